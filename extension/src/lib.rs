@@ -1,0 +1,2 @@
+//! The Postgres half of pg_klaxon.
+::pgrx::pg_module_magic!(name, version);
