@@ -19,6 +19,7 @@ SELECT pg_catalog.pg_extension_config_dump('klaxon.digest_item_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('klaxon.dead_letter', '');
 SELECT pg_catalog.pg_extension_config_dump('klaxon.cooldown', '');
 SELECT pg_catalog.pg_extension_config_dump('klaxon.held_back', '');
+SELECT pg_catalog.pg_extension_config_dump('klaxon.filter_error', '');
 SELECT pg_catalog.pg_extension_config_dump('klaxon.delivery', '');
 SELECT pg_catalog.pg_extension_config_dump('klaxon.audit_head', '');
 SELECT pg_catalog.pg_extension_config_dump('klaxon.inbox', '');

@@ -127,3 +127,16 @@ COMMENT ON COLUMN klaxon.held_back.subscription_id IS 'The subscription';
 COMMENT ON COLUMN klaxon.held_back.task_name IS 'The task, empty for events without one';
 COMMENT ON COLUMN klaxon.held_back.events IS 'How many';
 COMMENT ON COLUMN klaxon.held_back.held_at IS 'When';
+
+-- A jsonpath that raises is the subscription's problem, not the application's: the event does not
+-- match, and klaxon.status() says how often. Appended, so that emitters never wait for one another.
+CREATE TABLE klaxon.filter_error (
+    subscription_id  bigint NOT NULL REFERENCES klaxon.subscription ON DELETE CASCADE,
+    events           bigint NOT NULL,
+    failed_at        timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX filter_error_idx ON klaxon.filter_error (subscription_id);
+COMMENT ON TABLE  klaxon.filter_error IS 'Events whose filter "where" raised an error';
+COMMENT ON COLUMN klaxon.filter_error.subscription_id IS 'The subscription';
+COMMENT ON COLUMN klaxon.filter_error.events IS 'How many';
+COMMENT ON COLUMN klaxon.filter_error.failed_at IS 'When';

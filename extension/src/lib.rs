@@ -1,2 +1,94 @@
-//! The Postgres half of pg_klaxon.
+//! The Postgres half of pg_klaxon: it matches events inside the transaction that emits them.
+//!
+//! | module | Postgres facility it wraps |
+//! |---|---|
+//! | [`emit`] | the statement trigger on `klaxon.event` |
+//! | [`matcher`] | the subscriptions of one event type and project, compiled, per backend |
+//! | [`relcache`] | the invalidation that drops them |
+//! | [`transition`] | the transition table of a statement trigger |
+//! | [`jsonb`] | `jsonb`, read where it lies |
+//! | [`channel`] | masking and sealing of channels' secrets |
+//! | [`subscription`] | validation of what subscriptions say |
+//! | [`wakeup`] | `NOTIFY` |
+//! | [`setting`] | configuration parameters |
+//!
+//! Tables, views, policies and plain functions are SQL, one concept a file, under `sql/`.
+
+use pgrx::prelude::*;
+
+mod channel;
+mod emit;
+mod failure;
+mod identity;
+mod jsonb;
+mod jsonpath;
+mod matcher;
+mod relcache;
+mod setting;
+mod subscription;
+mod transition;
+mod wakeup;
+
 ::pgrx::pg_module_magic!(name, version);
+
+#[pg_guard]
+#[allow(non_snake_case)]
+pub extern "C-unwind" fn _PG_init() {
+    setting::define();
+    relcache::watch();
+}
+
+extension_sql_file!("../../sql/roles.sql", name = "roles", bootstrap);
+extension_sql_file!("../../sql/project.sql", name = "project", requires = ["roles"]);
+extension_sql_file!("../../sql/event_type.sql", name = "event_type", requires = ["project"]);
+extension_sql_file!("../../sql/channel.sql", name = "channel", requires = ["project"]);
+extension_sql_file!("../../sql/subscription.sql", name = "subscription", requires = ["channel"]);
+extension_sql_file!(
+    "../../sql/event.sql",
+    name = "event",
+    requires = ["event_type", identity::uuid_v7, identity::principal]
+);
+extension_sql_file!("../../sql/outbox.sql", name = "outbox", requires = ["subscription"]);
+extension_sql_file!("../../sql/delivery.sql", name = "delivery", requires = ["roles"]);
+extension_sql_file!("../../sql/inbox.sql", name = "inbox", requires = ["project"]);
+extension_sql_file!("../../sql/agent.sql", name = "agent", requires = ["project"]);
+extension_sql_file!("../../sql/worker.sql", name = "worker", requires = ["project"]);
+extension_sql_file!(
+    "../../sql/trigger.sql",
+    name = "trigger",
+    requires = [
+        "event",
+        "outbox",
+        "inbox",
+        "worker",
+        emit::match_events,
+        relcache::configuration_changed,
+        channel::begin_channels,
+        channel::mask_channel,
+        channel::seal_channel,
+        subscription::check_subscription
+    ]
+);
+extension_sql_file!(
+    "../../sql/emit.sql",
+    name = "emit",
+    requires = ["trigger", "delivery", "agent", channel::check_public_key]
+);
+extension_sql_file!("../../sql/membership.sql", name = "membership", requires = ["trigger"]);
+extension_sql_file!("../../sql/policy.sql", name = "policy", requires = ["emit", "membership"]);
+extension_sql_file!("../../sql/dump.sql", name = "dump", requires = ["policy"], finalize);
+
+#[cfg(any(test, feature = "pg_test"))]
+#[pg_schema]
+mod tests;
+
+/// What `cargo pgrx test` needs of a crate.
+#[cfg(test)]
+pub mod pg_test {
+    pub fn setup(_options: Vec<&str>) {}
+
+    #[must_use]
+    pub fn postgresql_conf_options() -> Vec<&'static str> {
+        vec![]
+    }
+}

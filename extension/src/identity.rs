@@ -1,0 +1,53 @@
+//! Who acts, and names for what they do.
+
+use std::ffi::CStr;
+
+use pgrx::prelude::*;
+
+use crate::setting;
+
+/// The running version of the library.
+#[pg_extern(immutable, parallel_safe)]
+fn version() -> &'static str {
+    env!("CARGO_PKG_VERSION")
+}
+
+/// A UUID version 7 (RFC 9562 section 5.7): ordered by time, also within one millisecond.
+#[pg_extern(volatile, parallel_safe)]
+pub fn uuid_v7() -> pgrx::Uuid {
+    pgrx::Uuid::from_bytes(*uuid::Uuid::now_v7().as_bytes())
+}
+
+/// Who acts: `klaxon.principal` where the current role is a member of `klaxon_app`, else the role.
+#[pg_extern(stable, parallel_safe)]
+pub fn principal() -> String {
+    let role = current_role();
+    match setting::PRINCIPAL.get() {
+        Some(name) if !name.is_empty() && may_act_for_others(role) => {
+            name.to_string_lossy().into_owned()
+        }
+        _ => role_name(role),
+    }
+}
+
+#[allow(unsafe_code)]
+fn current_role() -> pg_sys::Oid {
+    // SAFETY: reads a variable of this backend.
+    unsafe { pg_sys::GetUserId() }
+}
+
+#[allow(unsafe_code)]
+fn role_name(role: pg_sys::Oid) -> String {
+    // SAFETY: for an existing role the result is a palloc'd, NUL-terminated name; with
+    // `noerr` false a role dropped under us is an ERROR, which unwinds.
+    unsafe { CStr::from_ptr(pg_sys::GetUserNameFromId(role, false)).to_string_lossy().into_owned() }
+}
+
+#[allow(unsafe_code)]
+fn may_act_for_others(role: pg_sys::Oid) -> bool {
+    // SAFETY: catalog lookups inside a transaction; a missing role is InvalidOid.
+    unsafe {
+        let app = pg_sys::get_role_oid(c"klaxon_app".as_ptr(), true);
+        app != pg_sys::InvalidOid && pg_sys::is_member_of_role(role, app)
+    }
+}

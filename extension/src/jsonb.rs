@@ -1,0 +1,145 @@
+//! `jsonb` read where it lies: no `serde_json` in between, which would refuse a depth of 128 and
+//! `1e400`, and round a number of 25 digits, all of which are legal payloads.
+
+use std::ffi::CStr;
+
+use klaxon_model::payload::Payload;
+use pgrx::prelude::*;
+
+/// The text Postgres prints for a `jsonb` datum.
+#[allow(unsafe_code)]
+pub fn to_text(jsonb: pg_sys::Datum) -> String {
+    // SAFETY: the datum is a jsonb that the caller got from Postgres; jsonb_out returns a palloc'd,
+    // NUL-terminated string in the server's encoding.
+    unsafe {
+        let text = pgrx::direct_function_call_as_datum(pg_sys::jsonb_out, &[Some(jsonb)])
+            .expect("jsonb_out returns a string");
+        CStr::from_ptr(text.cast_mut_ptr()).to_string_lossy().into_owned()
+    }
+}
+
+/// A payload, detoasted.
+pub struct JsonbPayload {
+    root: *mut pg_sys::JsonbContainer,
+    datum: pg_sys::Datum,
+}
+
+impl JsonbPayload {
+    /// Detoasts a datum of type `jsonb`.
+    ///
+    /// # Safety
+    /// `datum` is a non-null jsonb, and the result is not used after the current memory context
+    /// is reset.
+    #[allow(unsafe_code)]
+    pub unsafe fn new(datum: pg_sys::Datum) -> Self {
+        // SAFETY: as the caller promises; detoasting copies where it must.
+        unsafe {
+            let jsonb = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast::<pg_sys::Jsonb>();
+            Self { root: &raw mut (*jsonb).root, datum: pg_sys::Datum::from(jsonb) }
+        }
+    }
+
+    /// The detoasted datum.
+    pub fn datum(&self) -> pg_sys::Datum {
+        self.datum
+    }
+
+    #[allow(unsafe_code)]
+    fn field(&self, name: &str) -> Option<pg_sys::JsonbValue> {
+        // SAFETY: getKeyJsonValueFromContainer may be asked only of an object; it fills the value
+        // it is given and returns it, or null where there is no such key. What the value points
+        // to lies inside the detoasted datum.
+        unsafe {
+            if (*self.root).header & pg_sys::JB_FOBJECT == 0 {
+                return None;
+            }
+            let mut value = std::mem::zeroed::<pg_sys::JsonbValue>();
+            let found = pg_sys::getKeyJsonValueFromContainer(
+                self.root,
+                name.as_ptr().cast(),
+                name.len() as i32,
+                &raw mut value,
+            );
+            (!found.is_null()).then_some(value)
+        }
+    }
+}
+
+#[allow(unsafe_code)]
+fn string(value: &pg_sys::JsonbValue) -> Option<String> {
+    if value.type_ != pg_sys::jbvType::jbvString {
+        return None;
+    }
+    // SAFETY: the tag says which member of the union is set.
+    let bytes = unsafe {
+        let string = value.val.string;
+        std::slice::from_raw_parts(string.val.cast::<u8>(), string.len as usize)
+    };
+    Some(String::from_utf8_lossy(bytes).into_owned())
+}
+
+#[allow(unsafe_code)]
+fn number(value: &pg_sys::JsonbValue) -> Option<String> {
+    if value.type_ != pg_sys::jbvType::jbvNumeric {
+        return None;
+    }
+    // SAFETY: the tag says which member of the union is set; numeric_out returns a palloc'd string.
+    unsafe {
+        let text = pgrx::direct_function_call_as_datum(
+            pg_sys::numeric_out,
+            &[Some(pg_sys::Datum::from(value.val.numeric))],
+        )?;
+        Some(CStr::from_ptr(text.cast_mut_ptr()).to_string_lossy().into_owned())
+    }
+}
+
+#[allow(unsafe_code)]
+fn boolean(value: &pg_sys::JsonbValue) -> Option<bool> {
+    // SAFETY: the tag says which member of the union is set.
+    (value.type_ == pg_sys::jbvType::jbvBool).then(|| unsafe { value.val.boolean })
+}
+
+impl Payload for JsonbPayload {
+    fn text(&self, field: &str) -> Option<String> {
+        let value = self.field(field)?;
+        string(&value).or_else(|| number(&value)).or_else(|| boolean(&value).map(|b| b.to_string()))
+    }
+
+    fn number(&self, field: &str) -> Option<f64> {
+        number(&self.field(field)?)?.parse().ok()
+    }
+
+    fn integer(&self, field: &str) -> Option<i64> {
+        number(&self.field(field)?)?.parse().ok()
+    }
+
+    fn boolean(&self, field: &str) -> Option<bool> {
+        boolean(&self.field(field)?)
+    }
+
+    #[allow(unsafe_code)]
+    fn texts(&self, field: &str) -> Vec<String> {
+        let Some(value) = self.field(field) else { return Vec::new() };
+        if let Some(one) = string(&value) {
+            return vec![one];
+        }
+        if value.type_ != pg_sys::jbvType::jbvBinary {
+            return Vec::new();
+        }
+        // SAFETY: jbvBinary is a container inside the detoasted datum; getIth… may be asked only
+        // of an array, below its length, and returns a palloc'd value.
+        unsafe {
+            let container = value.val.binary.data;
+            if (*container).header & pg_sys::JB_FARRAY == 0 {
+                return Vec::new();
+            }
+            let length = (*container).header & pg_sys::JB_CMASK;
+            (0..length)
+                .filter_map(|i| {
+                    let element = pg_sys::getIthJsonbValueFromContainer(container, i);
+                    element.as_ref().and_then(string)
+                })
+                .collect()
+        }
+    }
+}

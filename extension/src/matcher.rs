@@ -1,0 +1,348 @@
+//! The subscriptions that an event of one type in one project can reach, compiled once a backend.
+//!
+//! Compiled matchers are kept by (type, project) and loaded when such an event is first met, so a
+//! fresh connection does not pay for subscriptions it never meets. [`crate::relcache`] says when
+//! they are out of date.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+
+use klaxon_model::filter::{Event, Filters};
+use klaxon_model::glob::{Glob, GlobSet};
+use pgrx::datum::TimestampWithTimeZone;
+use pgrx::prelude::*;
+use pgrx::spi::OwnedPreparedStatement;
+
+use crate::failure;
+use crate::jsonb::JsonbPayload;
+use crate::jsonpath::{Predicate, Truth};
+use crate::relcache;
+
+/// Matchers a backend keeps before it starts anew: enough for any one application, and a bound on
+/// the memory of one that meets every project there is.
+const KEPT: usize = 1024;
+
+/// Where one delivery would go.
+pub struct Target {
+    pub channel: i64,
+    pub name: String,
+    /// Why nothing is sent there.
+    pub obstacle: Option<String>,
+}
+
+/// One subscription, compiled.
+pub struct Subscription {
+    pub id: i64,
+    pub owner: Option<String>,
+    pub digest: bool,
+    /// Microseconds; 0 is none.
+    pub cooldown_us: i64,
+    /// Microseconds since 2000-01-01.
+    muted_until: Option<i64>,
+    pub in_app: bool,
+    pub from_default: bool,
+    pub targets: Vec<Target>,
+    /// Why its owner hears of no event of this kind here.
+    obstacle: Option<String>,
+    filters: Filters,
+    predicate: Option<Predicate>,
+}
+
+/// Why a subscription hears nothing of an event.
+pub enum Refusal {
+    Obstacle(String),
+    Muted(i64),
+    Filter(String),
+    /// `where` raised an error.
+    Unknown,
+}
+
+/// All of one (type, project).
+pub struct Matcher {
+    default_branch: Option<String>,
+    /// Whether the project is in `klaxon.project`.
+    pub project_name: Option<String>,
+    subscriptions: Vec<Subscription>,
+    /// Task name globs, and which subscription each is of.
+    globs: GlobSet,
+    glob_of: Vec<usize>,
+    /// Subscriptions without such a glob.
+    rest: Vec<usize>,
+}
+
+/// An event as the matcher sees it.
+pub struct Candidate<'a> {
+    pub kind: &'a str,
+    pub payload: pg_sys::Datum,
+    /// Microseconds since 2000-01-01.
+    pub now: i64,
+}
+
+impl Matcher {
+    /// Whether anything could match at all.
+    pub fn is_empty(&self) -> bool {
+        self.subscriptions.is_empty()
+    }
+
+    /// Calls `hit` for each subscription the event matches and `unknown` for each whose `where` raised.
+    pub fn matches<'m>(
+        &'m self,
+        candidate: &Candidate<'_>,
+        payload: &JsonbPayload,
+        mut hit: impl FnMut(&'m Subscription),
+        mut unknown: impl FnMut(&'m Subscription),
+    ) {
+        let mut judge = |index: usize| {
+            let subscription = &self.subscriptions[index];
+            match self.judge(subscription, candidate, payload) {
+                Ok(()) => hit(subscription),
+                Err(Refusal::Unknown) => unknown(subscription),
+                Err(_) => {}
+            }
+        };
+        self.rest.iter().copied().for_each(&mut judge);
+        if !self.glob_of.is_empty() {
+            use klaxon_model::payload::Payload as _;
+            if let Some(task) = payload.text("task_name") {
+                let mut matched = Vec::new();
+                self.globs.matches(&task, &mut matched);
+                matched.into_iter().map(|glob| self.glob_of[glob]).for_each(judge);
+            }
+        }
+    }
+
+    /// Every subscription that could be meant, with the first reason against it.
+    pub fn explain<'m>(
+        &'m self,
+        candidate: &Candidate<'_>,
+        payload: &JsonbPayload,
+    ) -> impl Iterator<Item = (&'m Subscription, Result<(), Refusal>)> {
+        self.subscriptions.iter().map(move |s| (s, self.judge(s, candidate, payload)))
+    }
+
+    fn judge(
+        &self,
+        subscription: &Subscription,
+        candidate: &Candidate<'_>,
+        payload: &JsonbPayload,
+    ) -> Result<(), Refusal> {
+        if let Some(until) = subscription.muted_until
+            && until > candidate.now
+        {
+            return Err(Refusal::Muted(until));
+        }
+        if let Some(obstacle) = &subscription.obstacle {
+            return Err(Refusal::Obstacle(obstacle.clone()));
+        }
+        let event = Event {
+            event_type: candidate.kind,
+            default_branch: self.default_branch.as_deref(),
+            payload,
+        };
+        subscription.filters.check(&event).map_err(|mismatch| Refusal::Filter(mismatch.to_string()))?;
+        match subscription.predicate.as_ref().map(|p| p.holds(payload.datum())) {
+            None | Some(Truth::True) => Ok(()),
+            Some(Truth::False) => Err(Refusal::Filter("filter where: the predicate is false".into())),
+            Some(Truth::Unknown) => Err(Refusal::Unknown),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Cache {
+    generation: u64,
+    types: Option<Rc<HashSet<String>>>,
+    matchers: HashMap<String, HashMap<Option<String>, Rc<Matcher>>>,
+    kept: usize,
+    load: Option<Rc<OwnedPreparedStatement>>,
+}
+
+thread_local! {
+    static CACHE: RefCell<Cache> = RefCell::default();
+}
+
+/// The matcher of one type and project. Raises where there is no such type.
+pub fn of(kind: &str, project: Option<&str>) -> Rc<Matcher> {
+    let generation = relcache::generation();
+    let kept = CACHE.with_borrow_mut(|cache| {
+        if cache.generation != generation {
+            *cache = Cache { generation, load: cache.load.take(), ..Cache::default() };
+        }
+        // A borrowed Option<&str> cannot look an Option<String> up without one allocation; the
+        // caller asks once per run of equal keys, not per event.
+        cache.matchers.get(kind)?.get(&project.map(str::to_owned)).cloned()
+    });
+    kept.unwrap_or_else(|| {
+        check_type(kind);
+        let matcher = Rc::new(load(kind, project));
+        keep(generation, kind, project, &matcher);
+        matcher
+    })
+}
+
+/// Keeps a matcher, unless something was invalidated while it was being compiled.
+fn keep(generation: u64, kind: &str, project: Option<&str>, matcher: &Rc<Matcher>) {
+    if relcache::generation() != generation {
+        return;
+    }
+    CACHE.with_borrow_mut(|cache| {
+        if cache.kept >= KEPT {
+            cache.matchers.clear();
+            cache.kept = 0;
+        }
+        cache.kept += 1;
+        cache
+            .matchers
+            .entry(kind.to_owned())
+            .or_default()
+            .insert(project.map(str::to_owned), Rc::clone(matcher));
+    });
+}
+
+/// Raises, listing the types there are, where `kind` is none of them.
+pub fn check_type(kind: &str) {
+    let generation = relcache::generation();
+    let types = CACHE.with_borrow(|cache| cache.types.clone().filter(|_| cache.generation == generation));
+    let types = types.unwrap_or_else(|| {
+        let types = Rc::new(load_types());
+        CACHE.with_borrow_mut(|cache| {
+            if cache.generation == generation && relcache::generation() == generation {
+                cache.types = Some(Rc::clone(&types));
+            }
+        });
+        types
+    });
+    if types.contains(kind) {
+        return;
+    }
+    let mut names: Vec<&str> = types.iter().map(String::as_str).collect();
+    names.sort_unstable();
+    failure::raise(
+        PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+        format!("unknown event type \"{kind}\""),
+        Some(format!("The event types are: {}.", names.join(", "))),
+        "Correct the name, or INSERT the new type into klaxon.event_type.",
+    )
+}
+
+fn load_types() -> HashSet<String> {
+    relcache::remember_subscription();
+    relcache::bind_to_transaction();
+    Spi::connect(|client| {
+        client
+            .select("SELECT name FROM klaxon.event_type", None, &[])?
+            .map(|row| row.get::<String>(1).map(Option::unwrap_or_default))
+            .collect::<Result<_, _>>()
+    })
+    .unwrap_or_else(|error| internal(&error))
+}
+
+fn load(kind: &str, project: Option<&str>) -> Matcher {
+    relcache::remember_subscription();
+    relcache::bind_to_transaction();
+    Spi::connect(|client| -> spi::Result<Matcher> {
+        let mut subscriptions = Vec::new();
+        let plan = match CACHE.with_borrow(|cache| cache.load.clone()) {
+            Some(plan) => plan,
+            None => {
+                let text = PgOid::BuiltIn(PgBuiltInOids::TEXTOID);
+                let plan = Rc::new(client.prepare(include_str!("sql/load_matcher.sql"), &[text, text])?.keep());
+                CACHE.with_borrow_mut(|cache| cache.load = Some(Rc::clone(&plan)));
+                plan
+            }
+        };
+        for row in client.select(&*plan, None, &[kind.into(), project.into()])? {
+            if let Some(subscription) = compile(kind, &row)? {
+                subscriptions.push(subscription);
+            }
+        }
+        let (project_name, default_branch) = match project {
+            None => (None, None),
+            Some(slug) => client
+                .select(
+                    "SELECT pg_catalog.coalesce(name, slug), default_branch FROM klaxon.project WHERE slug OPERATOR(pg_catalog.=) $1",
+                    Some(1),
+                    &[slug.into()],
+                )?
+                .first()
+                .get_two::<String, String>()
+                .or_else(|error| match error {
+                    spi::Error::InvalidPosition => Ok((None, None)),
+                    other => Err(other),
+                })?,
+        };
+        Ok(assemble(subscriptions, project_name, default_branch))
+    })
+    .unwrap_or_else(|error| internal(&error))
+}
+
+fn assemble(
+    subscriptions: Vec<Subscription>,
+    project_name: Option<String>,
+    default_branch: Option<String>,
+) -> Matcher {
+    let mut globs: Vec<Glob> = Vec::new();
+    let mut glob_of = Vec::new();
+    let mut rest = Vec::new();
+    for (index, subscription) in subscriptions.iter().enumerate() {
+        match subscription.filters.task_name_pattern() {
+            Some(glob) => {
+                globs.push(glob.clone());
+                glob_of.push(index);
+            }
+            None => rest.push(index),
+        }
+    }
+    Matcher { default_branch, project_name, subscriptions, globs: GlobSet::new(globs), glob_of, rest }
+}
+
+/// A row of `load_matcher.sql`; `None` where none of its globs means this type.
+fn compile(kind: &str, row: &spi::SpiHeapTupleData<'_>) -> spi::Result<Option<Subscription>> {
+    let events: Vec<String> = row["events"].value()?.unwrap_or_default();
+    let meant = |pattern: &String| pattern == kind || Glob::new(pattern).is_ok_and(|glob| glob.is_match(kind));
+    if !events.iter().any(meant) {
+        return Ok(None);
+    }
+    let filters: String = row["filters"].value()?.unwrap_or_default();
+    // What the trigger let in compiles. What was written past it (triggers off) matches nothing
+    // rather than fail the application's statement.
+    let (filters, predicate, broken) = match Filters::parse(&filters) {
+        Ok(filters) => match filters.where_path().map(Predicate::parse).transpose() {
+            Ok(predicate) => (filters, predicate, None),
+            Err(problem) => (filters, None, Some(format!("filter where: {problem}"))),
+        },
+        Err(error) => (Filters::default(), None, Some(error.to_string())),
+    };
+    let ids: Vec<i64> = row["ids"].value()?.unwrap_or_default();
+    let names: Vec<String> = row["names"].value()?.unwrap_or_default();
+    let obstacles: Vec<Option<String>> = row["obstacles"].value()?.unwrap_or_default();
+    let targets = ids
+        .into_iter()
+        .zip(names)
+        .zip(obstacles)
+        .map(|((channel, name), obstacle)| Target { channel, name, obstacle })
+        .collect();
+    Ok(Some(Subscription {
+        id: row["id"].value()?.unwrap_or_default(),
+        owner: row["owner"].value()?,
+        digest: row["digest"].value()?.unwrap_or_default(),
+        cooldown_us: row["cooldown_us"].value()?.unwrap_or_default(),
+        muted_until: row["muted_until"].value::<TimestampWithTimeZone>()?.map(microseconds),
+        in_app: row["in_app"].value()?.unwrap_or_default(),
+        from_default: row["from_default"].value()?.unwrap_or_default(),
+        targets,
+        obstacle: row["obstacle"].value::<String>()?.or(broken),
+        filters,
+        predicate,
+    }))
+}
+
+/// Microseconds since 2000-01-01, infinities at the ends.
+fn microseconds(time: TimestampWithTimeZone) -> i64 {
+    i64::from(time)
+}
+
+fn internal(error: &spi::Error) -> ! {
+    failure::raise(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, format!("pg_klaxon: {error}"), None, "")
+}

@@ -1,0 +1,62 @@
+//! The extension's configuration parameters.
+
+use std::ffi::CString;
+
+use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
+
+/// How the worker is told that something was committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PostgresGucEnum)]
+pub enum Wakeup {
+    /// A background worker notifies, so that application transactions never do. Without the
+    /// library in `shared_preload_libraries` the same as `notify`.
+    #[name = c"relay"]
+    Relay,
+    /// At most one payload-free `NOTIFY` a transaction.
+    #[name = c"notify"]
+    Notify,
+    /// Nothing is fired; the worker polls.
+    #[name = c"poll"]
+    Poll,
+}
+
+pub static PRINCIPAL: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+pub static WAKEUP: GucSetting<Wakeup> = GucSetting::<Wakeup>::new(Wakeup::Notify);
+pub static MAX_PAYLOAD_BYTES: GucSetting<i32> = GucSetting::<i32>::new(256 * 1024);
+pub static ALLOW_HTTP: GucSetting<bool> = GucSetting::<bool>::new(false);
+
+pub fn define() {
+    GucRegistry::define_string_guc(
+        c"klaxon.principal",
+        c"Who acts, for a session that serves many users.",
+        c"Counts only where the current role is a member of klaxon_app.",
+        &PRINCIPAL,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_enum_guc(
+        c"klaxon.wakeup",
+        c"How the worker is told that something was committed.",
+        c"relay, notify or poll.",
+        &WAKEUP,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"klaxon.max_payload_bytes",
+        c"Largest payload an event may have.",
+        c"Measured on the jsonb as Postgres holds it in memory.",
+        &MAX_PAYLOAD_BYTES,
+        1024,
+        64 * 1024 * 1024,
+        GucContext::Suset,
+        GucFlags::UNIT_BYTE,
+    );
+    GucRegistry::define_bool_guc(
+        c"klaxon.allow_http",
+        c"Whether a webhook's url may be http.",
+        c"The worker has a switch of its own.",
+        &ALLOW_HTTP,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+}

@@ -1,0 +1,60 @@
+//! What a subscription may say, checked when it is written.
+
+use klaxon_model::event_type;
+use klaxon_model::filter::Filters;
+use klaxon_model::glob::Glob;
+use pgrx::AllocatedByRust;
+use pgrx::prelude::*;
+
+use crate::failure;
+use crate::jsonb;
+use crate::jsonpath::Predicate;
+use crate::matcher;
+
+/// BEFORE INSERT OR UPDATE on `klaxon.subscription` and `klaxon.default_subscription`, each row.
+#[pg_trigger]
+pub fn check_subscription<'a>(
+    trigger: &'a PgTrigger<'a>,
+) -> Result<Option<PgHeapTuple<'a, AllocatedByRust>>, PgTriggerError> {
+    let Some(new) = trigger.new() else { return Ok(None) };
+    let row = new.into_owned();
+    let events = row.get_by_name::<Vec<Option<String>>>("events").ok().flatten().unwrap_or_default();
+    // A dump's event types may be restored after its subscriptions.
+    check_events(&events, trigger.old().is_none() && crate::channel::is_restored(&row));
+    if let Some(filters) = row.get_by_name::<pg_sys::Datum>("filters").ok().flatten() {
+        check_filters(&jsonb::to_text(filters));
+    }
+    Ok(Some(row))
+}
+
+fn check_events(events: &[Option<String>], restored: bool) {
+    if events.is_empty() {
+        failure::invalid("events is empty".into(), "Name at least one event type, or a glob such as run.*.");
+    }
+    for event in events {
+        let Some(event) = event else {
+            failure::invalid("events holds a null".into(), "Each element is an event type or a glob.");
+        };
+        if event_type::is_glob(event) {
+            if let Err(error) = Glob::new(event) {
+                failure::invalid(format!("events: {error}"), "A glob is at most 200 characters of *, ?, [seq] and [!seq].");
+            }
+        } else if !restored {
+            matcher::check_type(event);
+        }
+    }
+}
+
+fn check_filters(text: &str) {
+    let filters = Filters::parse(text).unwrap_or_else(|error| {
+        failure::invalid(error.to_string(), "See the list of filters in the documentation.")
+    });
+    if let Some(path) = filters.where_path()
+        && let Err(problem) = Predicate::parse(path)
+    {
+        failure::invalid(
+            format!("filter where: {problem}"),
+            "It is a jsonpath predicate, for instance '$.amount > 100'.",
+        );
+    }
+}

@@ -1,0 +1,147 @@
+-- What applications and administrators call.
+
+CREATE FUNCTION klaxon.known_event(event_type text, event_project text, event_dedup_key text) RETURNS uuid
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, klaxon, pg_temp AS $$
+    -- Rights of the owner: an emitter may not read events, but may learn the id of what it repeats.
+    SELECT id FROM klaxon.event
+    WHERE type = event_type AND project IS NOT DISTINCT FROM event_project AND dedup_key = event_dedup_key
+$$;
+COMMENT ON FUNCTION klaxon.known_event(text, text, text) IS 'The id of the event with this type, project and dedup_key';
+
+-- VOLATILE and with the caller's rights: it is an INSERT, and who may insert may call it.
+CREATE FUNCTION klaxon.notify_event(
+    type text, payload jsonb DEFAULT '{}', project text DEFAULT NULL,
+    dedup_key text DEFAULT NULL, occurred_at timestamptz DEFAULT now()
+) RETURNS uuid
+LANGUAGE plpgsql SET search_path = pg_catalog, klaxon, pg_temp AS $$
+DECLARE
+    event_id uuid := klaxon.uuid_v7();
+BEGIN
+    IF notify_event.type IS NULL THEN
+        RAISE EXCEPTION 'type is null' USING ERRCODE = '22004', HINT = 'Name one of the types in klaxon.event_type.';
+    END IF;
+    INSERT INTO klaxon.event (id, type, payload, project, dedup_key, occurred_at)
+    VALUES (event_id, notify_event.type, coalesce(notify_event.payload, '{}'), notify_event.project,
+            notify_event.dedup_key, coalesce(notify_event.occurred_at, now()));
+    IF NOT FOUND THEN
+        RETURN klaxon.known_event(notify_event.type, notify_event.project, notify_event.dedup_key);
+    END IF;
+    RETURN event_id;
+END
+$$;
+COMMENT ON FUNCTION klaxon.notify_event(text, jsonb, text, text, timestamptz) IS
+    'Emits an event in the current transaction; with a known dedup_key returns the first event''s id and does nothing';
+
+-- A personal channel first, then the project's, then a global one.
+CREATE FUNCTION klaxon.channel_named(channel text, owner text, project text) RETURNS bigint
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, klaxon, pg_temp AS $$
+DECLARE
+    found_id bigint;
+BEGIN
+    SELECT c.id INTO found_id FROM klaxon.channel AS c
+    WHERE c.name = channel_named.channel
+      AND (c.owner = channel_named.owner OR c.project = channel_named.project OR num_nonnulls(c.owner, c.project) = 0)
+    ORDER BY c.owner IS NULL, c.project IS NULL
+    LIMIT 1;
+    IF found_id IS NULL THEN
+        RAISE EXCEPTION 'unknown channel "%"', channel_named.channel
+            USING ERRCODE = '22023',
+                  DETAIL = coalesce('The channels are: ' || (
+                      SELECT string_agg(DISTINCT c.name, ', ' ORDER BY c.name) FROM klaxon.channel AS c
+                      WHERE c.owner = channel_named.owner OR c.project = channel_named.project OR num_nonnulls(c.owner, c.project) = 0
+                  ) || '.', 'There are no channels yet.'),
+                  HINT = 'INSERT it into klaxon.channel first.';
+    END IF;
+    RETURN found_id;
+END
+$$;
+COMMENT ON FUNCTION klaxon.channel_named(text, text, text) IS 'The channel a name means to an owner in a project';
+
+CREATE FUNCTION klaxon.subscribe(
+    channels text[], events text[], project text DEFAULT NULL, filters jsonb DEFAULT '{}',
+    mode text DEFAULT 'realtime', digest_at time DEFAULT NULL, digest_timezone text DEFAULT 'UTC',
+    cooldown interval DEFAULT '0', in_app boolean DEFAULT false, owner text DEFAULT klaxon.principal()
+) RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, klaxon, pg_temp AS $$
+DECLARE
+    new_id bigint;
+BEGIN
+    IF cardinality(coalesce(subscribe.channels, '{}')) = 0 AND NOT coalesce(subscribe.in_app, false) THEN
+        RAISE EXCEPTION 'channels is empty' USING ERRCODE = '22023', HINT = 'Name a channel, or subscribe with in_app => true.';
+    END IF;
+    INSERT INTO klaxon.subscription (owner, project, events, filters, mode, digest_at, digest_timezone, cooldown, in_app)
+    VALUES (subscribe.owner, subscribe.project, subscribe.events, coalesce(subscribe.filters, '{}'), subscribe.mode,
+            subscribe.digest_at, coalesce(subscribe.digest_timezone, 'UTC'), coalesce(subscribe.cooldown, '0'),
+            coalesce(subscribe.in_app, false))
+    RETURNING id INTO new_id;
+    INSERT INTO klaxon.subscription_channel (subscription_id, channel_id)
+    SELECT DISTINCT new_id, klaxon.channel_named(name, subscribe.owner, subscribe.project)
+    FROM unnest(subscribe.channels) AS name;
+    RETURN new_id;
+END
+$$;
+COMMENT ON FUNCTION klaxon.subscribe(text[], text[], text, jsonb, text, time, text, interval, boolean, text) IS
+    'A subscription and its channels by name, in one call; returns its id';
+
+CREATE FUNCTION klaxon.mute(subscription_id bigint, until timestamptz) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, klaxon, pg_temp AS $$
+BEGIN
+    UPDATE klaxon.subscription SET muted_until = mute.until WHERE id = mute.subscription_id;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'no subscription % of yours', mute.subscription_id
+            USING ERRCODE = '42704', HINT = 'SELECT id, events FROM klaxon.subscription shows them.';
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION klaxon.mute(bigint, timestamptz) IS 'A subscription matches nothing until then';
+
+CREATE FUNCTION klaxon.unmute(subscription_id bigint) RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, klaxon, pg_temp AS $$
+    SELECT klaxon.mute(unmute.subscription_id, NULL)
+$$;
+COMMENT ON FUNCTION klaxon.unmute(bigint) IS 'A muted subscription matches again';
+
+-- The next time it is digest_at in the subscription's time zone. AT TIME ZONE moves a time that a
+-- daylight-saving change skips to the next one that exists, and takes one that exists twice once.
+CREATE FUNCTION klaxon.digest_due(digest_at time, digest_timezone text, at timestamptz) RETURNS timestamptz
+LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, klaxon, pg_temp AS $$
+    SELECT min(due) FROM (
+        SELECT ((at AT TIME ZONE digest_timezone)::date + day + digest_at) AT TIME ZONE digest_timezone AS due
+        FROM generate_series(0, 2) AS day
+    ) AS days
+    WHERE due > at
+$$;
+COMMENT ON FUNCTION klaxon.digest_due(time, text, timestamptz) IS 'When the next digest is due';
+
+CREATE FUNCTION klaxon.set_public_key(key text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, klaxon, pg_temp AS $$
+BEGIN
+    IF NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
+        RAISE EXCEPTION 'only a superuser may set the public key' USING ERRCODE = '42501',
+            HINT = 'Whoever sets it decides who can read the secrets written from now on. Run "klaxon init" as a superuser.';
+    END IF;
+    PERFORM klaxon.check_public_key(set_public_key.key);
+    INSERT INTO klaxon.deployment (public_key) VALUES (set_public_key.key)
+    ON CONFLICT (only_row) DO UPDATE SET public_key = EXCLUDED.public_key;
+END
+$$;
+COMMENT ON FUNCTION klaxon.set_public_key(text) IS 'The key that secrets are sealed to from now on; the superuser''s';
+
+CREATE FUNCTION klaxon.mark_read(ids bigint[] DEFAULT NULL) RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, klaxon, pg_temp AS $$
+DECLARE
+    marked bigint;
+BEGIN
+    UPDATE klaxon.inbox SET read_at = now()
+    WHERE principal = klaxon.principal() AND read_at IS NULL AND (mark_read.ids IS NULL OR id = ANY (mark_read.ids));
+    GET DIAGNOSTICS marked = ROW_COUNT;
+    RETURN marked;
+END
+$$;
+COMMENT ON FUNCTION klaxon.mark_read(bigint[]) IS 'Marks messages of one''s inbox as read, all of them without ids; returns how many';
+
+CREATE FUNCTION klaxon.unread_count() RETURNS bigint
+LANGUAGE sql STABLE SET search_path = pg_catalog, klaxon, pg_temp AS $$
+    SELECT count(*) FROM klaxon.inbox WHERE principal = klaxon.principal() AND read_at IS NULL
+$$;
+COMMENT ON FUNCTION klaxon.unread_count() IS 'How many messages of one''s inbox are unread';
