@@ -1,0 +1,80 @@
+# Everything a person types. `make demo` and `make test` need nothing done before them.
+PG_CONFIG ?= /usr/bin/pg_config
+PG_MAJOR  := $(shell $(PG_CONFIG) --version 2>/dev/null | sed 's/[^0-9]*\([0-9]*\).*/\1/')
+VERSION   := 0.1.0
+FEATURES   = --no-default-features --features pg$(or $(PG_MAJOR),15)
+
+export PG_CONFIG
+export PGRX_HOME := $(CURDIR)/pgrx-config
+ifneq ($(PG_CONFIG),/usr/bin/pg_config)
+export PGRX_PG_CONFIG_PATH := $(PG_CONFIG)
+endif
+
+# Root installs at once; others through sudo, unless they own Postgres' folders.
+SUDO := $(shell [ "$$(id -u)" -eq 0 ] || [ -w "$$($(PG_CONFIG) --pkglibdir 2>/dev/null)" ] || echo sudo)
+
+.PHONY: setup setup-system build install demo test test-pg test-client lint bench package schema clean-install
+.DEFAULT_GOAL := build
+
+setup: ## a bare Debian 12 with Rust becomes a working tool chain
+	@pgrx-config/setup.sh pgrx
+
+setup-system:
+	@pgrx-config/setup.sh system
+
+build: setup-system ## the extension's library and the worker, optimised
+	cargo build --release --lib -p pg_klaxon --no-default-features --features pg$$($(PG_CONFIG) --version | sed 's/[^0-9]*\([0-9]*\).*/\1/')
+	cargo build --release -p klaxon
+
+install: build ## the extension into the Postgres of PG_CONFIG
+	$(SUDO) install -d "$$($(PG_CONFIG) --pkglibdir)" "$$($(PG_CONFIG) --sharedir)/extension"
+	$(SUDO) install -m 755 target/release/libpg_klaxon.so "$$($(PG_CONFIG) --pkglibdir)/pg_klaxon.so"
+	$(SUDO) install -m 644 extension/pg_klaxon.control sql/pg_klaxon--$(VERSION).sql "$$($(PG_CONFIG) --sharedir)/extension/"
+
+demo: install ## events of a real test run leave a transaction and arrive; KEEP=1 leaves it running
+	cargo build --release -p klaxon-tests --bin demo
+	target/release/demo
+
+test: setup ## everything but the benchmarks
+	$(MAKE) test-unit test-pg install test-client
+
+.PHONY: test-unit
+test-unit:
+	cargo test -p klaxon-model -p klaxon
+
+# pgrx runs its own cluster as the user postgres when we are root, who may not run one.
+PGRX_TEST_DATA := $(CURDIR)/target/pgrx-test-data
+test-pg:
+	if [ "$$(id -u)" -eq 0 ]; then \
+		rm -rf $(PGRX_TEST_DATA) && install -d -o postgres $(PGRX_TEST_DATA) && \
+		cd extension && cargo pgrx test $(addprefix pg,$(PG_MAJOR)) --runas postgres --pgdata $(PGRX_TEST_DATA); \
+	else \
+		cd extension && cargo pgrx test $(addprefix pg,$(PG_MAJOR)); \
+	fi
+
+test-client:
+	cargo test --release -p klaxon-tests
+
+lint: setup ## formatting, lints, documentation, and that the committed schema is the generated one
+	cargo fmt --all --check
+	cargo clippy --all-targets -p klaxon-model -p klaxon -p klaxon-tests -- -D warnings
+	cargo clippy --all-targets -p pg_klaxon $(FEATURES) -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items -p klaxon-model -p klaxon
+	$(MAKE) --no-print-directory schema SCHEMA_OUT=target/generated.sql
+	diff -u sql/pg_klaxon--$(VERSION).sql target/generated.sql || \
+		{ echo "The committed schema is not what the sources generate: run 'make schema' and review the change."; exit 1; }
+
+SCHEMA_OUT ?= sql/pg_klaxon--$(VERSION).sql
+schema: ## writes sql/pg_klaxon--VERSION.sql
+	cd extension && cargo pgrx schema pg$(PG_MAJOR) $(FEATURES) --out ../$(SCHEMA_OUT)
+	@sed -i '/^-- .*extension\/src\/.*:[0-9]*$$/d; /^\/\* *$$/,/^\*\/$$/{/This file is auto generated/d}' $(SCHEMA_OUT)
+
+bench: install ## the figures of docs/benchmarks.md
+	cargo run --release -p klaxon-bench
+
+package: build ## target/pg_klaxon-VERSION-pgMAJOR.tar.gz: library, control file, SQL, worker
+	rm -rf target/package && mkdir -p target/package/pg_klaxon-$(VERSION)
+	cp target/release/libpg_klaxon.so target/package/pg_klaxon-$(VERSION)/pg_klaxon.so
+	cp target/release/klaxon extension/pg_klaxon.control sql/pg_klaxon--$(VERSION).sql README.md CHANGELOG.md LICENSE-APACHE LICENSE-MIT \
+		target/package/pg_klaxon-$(VERSION)/
+	tar -C target/package -czf target/pg_klaxon-$(VERSION)-pg$(PG_MAJOR).tar.gz pg_klaxon-$(VERSION)

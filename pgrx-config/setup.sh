@@ -1,0 +1,61 @@
+#!/bin/sh
+# Takes a bare Debian 12 with Rust to a working tool chain. Idempotent: a second run only looks.
+#
+#   pgrx-config/setup.sh system   what building, installing and running need
+#   pgrx-config/setup.sh pgrx     what generating the schema and #[pg_test] need on top
+set -eu
+cd "$(dirname "$0")/.."
+
+PG_CONFIG=${PG_CONFIG:-/usr/bin/pg_config}
+PGRX_VERSION=0.18.1
+
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+install_packages() {
+    missing=""
+    for package in "$@"; do
+        # shellcheck disable=SC2016 # the format is dpkg-query's
+        case "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" in
+            installed) ;;
+            *) missing="$missing $package" ;;
+        esac
+    done
+    [ -z "$missing" ] && return
+    echo "setup: installing$missing"
+    as_root apt-get update -qq
+    # A build machine needs no main cluster of Debian's.
+    if ! dpkg-query -W postgresql-common >/dev/null 2>&1; then
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql-common
+        as_root sed -i 's/^#\?create_main_cluster.*/create_main_cluster = false/' /etc/postgresql-common/createcluster.conf
+    fi
+    # shellcheck disable=SC2086 # a list of words
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing
+}
+
+system() {
+    command -v cargo >/dev/null || { echo "setup: cargo is not in PATH; install Rust from https://rustup.rs" >&2; exit 1; }
+    install_packages build-essential pkg-config libssl-dev clang-14 libclang-14-dev \
+        postgresql-15 postgresql-server-dev-15 python3 python3-aiosmtpd
+    "$PG_CONFIG" --version >/dev/null || { echo "setup: $PG_CONFIG does not run; set PG_CONFIG" >&2; exit 1; }
+}
+
+pgrx() {
+    system
+    install_packages sudo
+    case "$(cargo pgrx --version 2>/dev/null)" in
+        "cargo-pgrx $PGRX_VERSION") ;;
+        *) cargo install --locked cargo-pgrx --version "$PGRX_VERSION" ;;
+    esac
+    major=$("$PG_CONFIG" --version | sed 's/[^0-9]*\([0-9]*\).*/\1/')
+    if ! grep -qs "^pg$major *= *\"$PG_CONFIG\"" pgrx-config/config.toml; then
+        PGRX_HOME="$PWD/pgrx-config" cargo pgrx init "--pg$major" "$PG_CONFIG" --no-run
+    fi
+}
+
+case "${1:-pgrx}" in
+    system) system ;;
+    pgrx) pgrx ;;
+    *) echo "usage: $0 [system|pgrx]" >&2; exit 2 ;;
+esac
