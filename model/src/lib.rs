@@ -1,1 +1,25 @@
-//! The vocabulary.
+//! The vocabulary that both halves of pg_klaxon share: pure, and free of Postgres and of I/O.
+//!
+//! | module | says |
+//! |---|---|
+//! | [`event_type`] | which events there are, and how a name of one looks |
+//! | [`payload`] | how fields of a payload are read, whatever it is stored as |
+//! | [`glob`] | globs as Python's `fnmatch` reads them |
+//! | [`filter`] | what else must hold of an event that a subscription names |
+//! | [`title`] | what happened, in a line a person understands |
+//! | [`channel`] | each kind's configuration and its rules |
+//! | [`seal`] | secrets sealed to the worker's public key |
+//! | [`signature`] | how a webhook's receiver knows it is us |
+//! | [`audit`] | the record of an attempt, its canonical bytes and the chain of them |
+
+#![warn(missing_docs)]
+
+pub mod audit;
+pub mod channel;
+pub mod event_type;
+pub mod filter;
+pub mod glob;
+pub mod payload;
+pub mod seal;
+pub mod signature;
+pub mod title;

@@ -1,0 +1,235 @@
+//! Secrets sealed to the worker's public key.
+//!
+//! The database seals with a public key and can open nothing; the worker holds the private one. A
+//! seal is a libsodium sealed box (`crypto_box_seal`: X25519, XSalsa20-Poly1305, a fresh key pair
+//! each time) around a small JSON object that says which channel and destination the secret is
+//! for, so that a sealed value copied elsewhere is refused there.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use crypto_box::aead::OsRng;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+/// What every sealed value begins with.
+pub const PREFIX: &str = "sealed:v1:";
+
+/// Why something is not sealed, or not opened.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SealError {
+    /// Not 32 bytes of base64.
+    #[error("a key is 32 bytes in base64")]
+    NotAKey,
+    /// A point of low order, under which every secret would be the same.
+    #[error("a point of low order is no key")]
+    LowOrder,
+    /// Not `sealed:v1:` and base64.
+    #[error("not a sealed value: it does not read as sealed:v1: and base64")]
+    NotSealed,
+    /// No key opens it.
+    #[error("no key opens this sealed value")]
+    WrongKey,
+    /// It opened and holds something else.
+    #[error("the sealed value holds no secret of version 1")]
+    NotASecret,
+}
+
+/// An X25519 public key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublicKey(crypto_box::PublicKey);
+
+impl PublicKey {
+    /// Reads 32 bytes of base64.
+    ///
+    /// # Errors
+    /// Where it is none, or a point of low order (RFC 7748 section 6.1).
+    pub fn from_base64(text: &str) -> Result<Self, SealError> {
+        let bytes: [u8; 32] =
+            STANDARD.decode(text.trim()).ok().and_then(|b| b.try_into().ok()).ok_or(SealError::NotAKey)?;
+        // A point is of low order exactly when a clamped scalar takes it to the identity.
+        let mut scalar = [0u8; 32];
+        scalar[0] = 8;
+        let point = curve25519_dalek::MontgomeryPoint(bytes);
+        if point.mul_clamped(scalar).to_bytes() == [0; 32] {
+            return Err(SealError::LowOrder);
+        }
+        Ok(Self(crypto_box::PublicKey::from(bytes)))
+    }
+
+    /// 32 bytes in base64.
+    #[must_use]
+    pub fn to_base64(&self) -> String {
+        STANDARD.encode(self.0.as_bytes())
+    }
+}
+
+/// An X25519 private key: wiped when it is dropped, and printed as nothing.
+#[derive(Clone)]
+pub struct SecretKey(crypto_box::SecretKey);
+
+impl fmt::Debug for SecretKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretKey(…)")
+    }
+}
+
+impl SecretKey {
+    /// A new key from the operating system's random numbers.
+    #[must_use]
+    pub fn generate() -> Self {
+        Self(crypto_box::SecretKey::generate(&mut OsRng))
+    }
+
+    /// Reads 32 bytes of base64.
+    ///
+    /// # Errors
+    /// Where it is none.
+    pub fn from_base64(text: &str) -> Result<Self, SealError> {
+        let bytes = Zeroizing::new(STANDARD.decode(text.trim()).map_err(|_| SealError::NotAKey)?);
+        let bytes: Zeroizing<[u8; 32]> =
+            Zeroizing::new(bytes.as_slice().try_into().map_err(|_| SealError::NotAKey)?);
+        Ok(Self(crypto_box::SecretKey::from(*bytes)))
+    }
+
+    /// 32 bytes in base64.
+    #[must_use]
+    pub fn to_base64(&self) -> Zeroizing<String> {
+        let bytes = Zeroizing::new(self.0.to_bytes());
+        Zeroizing::new(STANDARD.encode(*bytes))
+    }
+
+    /// The public half.
+    #[must_use]
+    pub fn public(&self) -> PublicKey {
+        PublicKey(self.0.public_key())
+    }
+}
+
+/// What is inside a seal.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Plaintext {
+    /// Version: 1.
+    pub v: u8,
+    /// The channel; `None` where it was sealed by hand before the channel existed.
+    pub channel: Option<i64>,
+    /// Scheme, host and port it may be sent to.
+    pub destination: Option<String>,
+    /// The field of the channel's configuration.
+    pub field: String,
+    /// The secret.
+    pub value: Zeroizing<String>,
+}
+
+impl fmt::Debug for Plaintext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Plaintext")
+            .field("channel", &self.channel)
+            .field("destination", &self.destination)
+            .field("field", &self.field)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether a text looks sealed.
+#[must_use]
+pub fn is_sealed(text: &str) -> bool {
+    text.strip_prefix(PREFIX).is_some_and(|rest| STANDARD.decode(rest).is_ok())
+}
+
+/// Seals a secret.
+///
+/// # Panics
+/// Never for a key that [`PublicKey`] let in: sealing has no other way to fail.
+#[must_use]
+pub fn seal(key: &PublicKey, plaintext: &Plaintext) -> String {
+    let json = Zeroizing::new(serde_json::to_vec(plaintext).expect("a plaintext is JSON"));
+    let sealed = key.0.seal(&mut OsRng, &json).expect("sealing to a sound key succeeds");
+    format!("{PREFIX}{}", STANDARD.encode(sealed))
+}
+
+/// Opens a sealed secret with the first key that fits.
+///
+/// # Errors
+/// Where it is not sealed, no key fits, or it holds no secret.
+pub fn open(keys: &[SecretKey], text: &str) -> Result<Plaintext, SealError> {
+    let encoded = text.strip_prefix(PREFIX).ok_or(SealError::NotSealed)?;
+    let sealed = STANDARD.decode(encoded).map_err(|_| SealError::NotSealed)?;
+    let json = keys
+        .iter()
+        .find_map(|key| key.0.unseal(&sealed).ok())
+        .map(Zeroizing::new)
+        .ok_or(SealError::WrongKey)?;
+    let plaintext: Plaintext = serde_json::from_slice(&json).map_err(|_| SealError::NotASecret)?;
+    if plaintext.v == 1 { Ok(plaintext) } else { Err(SealError::NotASecret) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secret() -> Plaintext {
+        Plaintext {
+            v: 1,
+            channel: Some(7),
+            destination: Some("https://hooks.example.com:443".into()),
+            field: "hmac_secret".into(),
+            value: Zeroizing::new("s3cret ü".into()),
+        }
+    }
+
+    #[test]
+    fn what_is_sealed_opens_with_its_key_alone() {
+        let (old, new, other) = (SecretKey::generate(), SecretKey::generate(), SecretKey::generate());
+        let sealed = seal(&old.public(), &secret());
+        assert!(is_sealed(&sealed));
+        let opened = open(&[new, old], &sealed).unwrap();
+        assert_eq!((opened.value.as_str(), opened.channel), ("s3cret ü", Some(7)));
+        assert_eq!(open(&[other], &sealed).unwrap_err(), SealError::WrongKey);
+        assert!(!format!("{opened:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn what_is_no_seal_is_refused() {
+        let key = SecretKey::generate();
+        for (text, error) in [
+            ("plain", SealError::NotSealed),
+            ("sealed:v1:***", SealError::NotSealed),
+            ("sealed:v2:AAAA", SealError::NotSealed),
+            ("sealed:v1:", SealError::WrongKey),
+            ("sealed:v1:AAAA", SealError::WrongKey),
+        ] {
+            assert_eq!(open(std::slice::from_ref(&key), text).unwrap_err(), error, "{text}");
+        }
+        let mut later = secret();
+        later.v = 2;
+        let sealed = seal(&key.public(), &later);
+        assert_eq!(open(&[key], &sealed).unwrap_err(), SealError::NotASecret);
+    }
+
+    #[test]
+    fn keys_read_back() {
+        let key = SecretKey::generate();
+        assert_eq!(SecretKey::from_base64(&key.to_base64()).unwrap().public(), key.public());
+        assert_eq!(PublicKey::from_base64(&key.public().to_base64()).unwrap(), key.public());
+        assert_eq!(PublicKey::from_base64("AAAA").unwrap_err(), SealError::NotAKey);
+    }
+
+    /// The points of small order, as libsodium's blocklist has them.
+    #[test]
+    fn points_of_low_order_are_refused() {
+        for hex in [
+            "0000000000000000000000000000000000000000000000000000000000000000",
+            "0100000000000000000000000000000000000000000000000000000000000000",
+            "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800",
+            "5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157",
+            "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+            "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+            "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        ] {
+            let key = STANDARD.encode(hex::decode(hex).unwrap());
+            assert_eq!(PublicKey::from_base64(&key).unwrap_err(), SealError::LowOrder, "{hex}");
+        }
+    }
+}
