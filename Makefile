@@ -61,13 +61,12 @@ lint: setup ## formatting, lints, documentation, and that the committed schema i
 	cargo clippy --all-targets -p pg_klaxon $(FEATURES) -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items -p klaxon-model -p klaxon
 	$(MAKE) --no-print-directory schema SCHEMA_OUT=target/generated.sql
-	diff -u sql/pg_klaxon--$(VERSION).sql target/generated.sql || \
-		{ echo "The committed schema is not what the sources generate: run 'make schema' and review the change."; exit 1; }
+	@pgrx-config/schema.sh same sql/pg_klaxon--$(VERSION).sql target/generated.sql
 
 SCHEMA_OUT ?= sql/pg_klaxon--$(VERSION).sql
 schema: ## writes sql/pg_klaxon--VERSION.sql
 	cd extension && cargo pgrx schema pg$(PG_MAJOR) $(FEATURES) --out ../$(SCHEMA_OUT)
-	@sed -i '/^-- .*extension\/src\/.*:[0-9]*$$/d; /^\/\* *$$/,/^\*\/$$/{/This file is auto generated/d}' $(SCHEMA_OUT)
+	@pgrx-config/schema.sh strip $(SCHEMA_OUT)
 
 bench: install ## the figures of docs/benchmarks.md
 	cargo run --release -p klaxon-bench

@@ -14,7 +14,8 @@ GRANT EXECUTE ON FUNCTION
     klaxon.holds_no_secret(jsonb), klaxon.channel_named(text, text, text),
     klaxon.subscribe(text[], text[], text, jsonb, text, time, text, interval, boolean, text),
     klaxon.mute(bigint, timestamptz), klaxon.unmute(bigint), klaxon.mark_read(bigint[]), klaxon.unread_count(),
-    klaxon.digest_due(time, text, timestamptz), klaxon.check_public_key(text)
+    klaxon.digest_due(time, text, timestamptz), klaxon.check_public_key(text), klaxon.explain_event(text, jsonb, text),
+    klaxon.retry_dead(text, timestamptz, uuid), klaxon.replay(text, timestamptz, timestamptz, text[], boolean)
     TO klaxon_user, klaxon_app, klaxon_admin;
 
 -- Emitters.

@@ -17,7 +17,7 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use crate::failure;
-use crate::jsonb;
+use crate::jsonb::JsonbText;
 use crate::setting::ALLOW_HTTP;
 
 type Scope = (String, Option<String>, Option<String>);
@@ -52,8 +52,9 @@ pub fn mask_channel<'a>(trigger: &'a PgTrigger<'a>) -> Outcome<'a> {
     }
     let kind = kind_of(&row);
     let text = config_text(&row);
-    let config: Value = serde_json::from_str(&text)
-        .unwrap_or_else(|error| failure::invalid(format!("channel config: {error}"), "It is a flat JSON object."));
+    let config: Value = serde_json::from_str(&text).unwrap_or_else(|error| {
+        failure::invalid(format!("channel config: {error}"), "It is a flat JSON object.")
+    });
     let rules = Rules { allow_http: ALLOW_HTTP.get(), needs_smtp_host: false };
     let checked = check(kind, &config, &rules).unwrap_or_else(|error| refuse_config(kind, &error));
 
@@ -72,8 +73,9 @@ pub fn mask_channel<'a>(trigger: &'a PgTrigger<'a>) -> Outcome<'a> {
         secrets = secrets.into_iter().map(|secret| resolve(secret, proposed.as_deref(), old, kind)).collect();
     }
     ASIDE.with_borrow_mut(|aside| aside.insert(scope, secrets));
-    row.set_by_name("config", JsonB(checked.stored))
-        .unwrap_or_else(|error| failure::raise(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, error.to_string(), None, ""));
+    row.set_by_name("config", JsonB(checked.stored)).unwrap_or_else(|error| {
+        failure::raise(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, error.to_string(), None, "")
+    });
     Ok(Some(row))
 }
 
@@ -102,7 +104,10 @@ fn resolve(
         ),
         Some(stored) if stored.is_some() && secret.destination.is_some() && stored != secret.destination => {
             failure::invalid(
-                format!("config field \"{}\": a secret is not kept while where it is sent to changes", secret.field),
+                format!(
+                    "config field \"{}\": a secret is not kept while where it is sent to changes",
+                    secret.field
+                ),
                 "Give the secret again together with the new destination.",
             )
         }
@@ -131,7 +136,10 @@ pub fn seal_channel<'a>(trigger: &'a PgTrigger<'a>) -> Outcome<'a> {
             let Some(sealed) = sealed(id, &secret) else {
                 if trigger.old().is_none() {
                     failure::invalid(
-                        format!("config field \"{}\": a new channel has no stored secret to keep", secret.field),
+                        format!(
+                            "config field \"{}\": a new channel has no stored secret to keep",
+                            secret.field
+                        ),
                         "Give the secret itself, or what klaxon seal prints.",
                     )
                 }
@@ -149,7 +157,9 @@ pub fn seal_channel<'a>(trigger: &'a PgTrigger<'a>) -> Outcome<'a> {
     });
     match outcome {
         Ok(()) => Ok(None),
-        Err(error) => failure::raise(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, format!("pg_klaxon: {error}"), None, ""),
+        Err(error) => {
+            failure::raise(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, format!("pg_klaxon: {error}"), None, "")
+        }
     }
 }
 
@@ -194,7 +204,10 @@ fn public_key() -> PublicKey {
 pub fn check_public_key(key: &str) -> bool {
     match PublicKey::from_base64(key) {
         Ok(_) => true,
-        Err(error) => failure::invalid(format!("not a public key: {error}"), "It is what \"klaxon init\" prints: 32 bytes in base64."),
+        Err(error) => failure::invalid(
+            format!("not a public key: {error}"),
+            "It is what \"klaxon init\" prints: 32 bytes in base64.",
+        ),
     }
 }
 
@@ -236,8 +249,8 @@ fn kind_of<A: pgrx::WhoAllocated>(row: &PgHeapTuple<'_, A>) -> Kind {
 }
 
 fn config_text<A: pgrx::WhoAllocated>(row: &PgHeapTuple<'_, A>) -> String {
-    match row.get_by_name::<pg_sys::Datum>("config").ok().flatten() {
-        Some(datum) => jsonb::to_text(datum),
+    match row.get_by_name::<JsonbText>("config").ok().flatten() {
+        Some(JsonbText(text)) => text,
         None => failure::raise(
             PgSqlErrorCode::ERRCODE_NOT_NULL_VIOLATION,
             "channel config is null".into(),

@@ -15,7 +15,7 @@ use crate::setting::MAX_PAYLOAD_BYTES;
 use crate::transition::{self, Event};
 use crate::wakeup;
 
-mod write;
+pub mod write;
 use write::{Batch, Delivery, Note};
 
 /// AFTER INSERT, once a statement: matches all its events in one pass and writes what is to be sent.
@@ -47,9 +47,8 @@ impl Pass {
     #[allow(unsafe_code)]
     fn begin() -> Self {
         // SAFETY: both read the clock and this backend's state.
-        let (transaction_start, now) = unsafe {
-            (pg_sys::GetCurrentTransactionStartTimestamp(), pg_sys::GetCurrentTimestamp())
-        };
+        let (transaction_start, now) =
+            unsafe { (pg_sys::GetCurrentTransactionStartTimestamp(), pg_sys::GetCurrentTimestamp()) };
         Self {
             transaction_start,
             now,
@@ -98,7 +97,7 @@ impl Pass {
 
     #[allow(unsafe_code)]
     fn judge(&mut self, event: &Event<'_>, matcher: &Matcher, scratch: &mut PgMemoryContexts) {
-        let candidate = Candidate { kind: event.kind, payload: event.payload, now: self.now };
+        let candidate = Candidate { kind: event.kind, now: self.now };
         let mut hits: Vec<&Subscription> = Vec::new();
         let mut unknown: Vec<i64> = Vec::new();
         let mut task = None;
@@ -107,7 +106,7 @@ impl Pass {
         // and the context is reset after it.
         unsafe {
             scratch.switch_to(|_| {
-                let payload = JsonbPayload::new(candidate.payload);
+                let payload = JsonbPayload::new(event.payload);
                 matcher.matches(&candidate, &payload, |s| hits.push(s), |s| unknown.push(s.id));
                 if hits.iter().any(|s| s.cooldown_us > 0) {
                     task = payload.text("task_name");

@@ -8,7 +8,7 @@ use crate::setting;
 
 /// The running version of the library.
 #[pg_extern(immutable, parallel_safe)]
-fn version() -> &'static str {
+pub fn version() -> &'static str {
     env!("CARGO_PKG_VERSION")
 }
 
@@ -23,9 +23,7 @@ pub fn uuid_v7() -> pgrx::Uuid {
 pub fn principal() -> String {
     let role = current_role();
     match setting::PRINCIPAL.get() {
-        Some(name) if !name.is_empty() && may_act_for_others(role) => {
-            name.to_string_lossy().into_owned()
-        }
+        Some(name) if !name.is_empty() && may_act_for_others(role) => name.to_string_lossy().into_owned(),
         _ => role_name(role),
     }
 }
@@ -50,4 +48,42 @@ fn may_act_for_others(role: pg_sys::Oid) -> bool {
         let app = pg_sys::get_role_oid(c"klaxon_app".as_ptr(), true);
         app != pg_sys::InvalidOid && pg_sys::is_member_of_role(role, app)
     }
+}
+
+/// Whether the current role may do everything in the schema.
+#[allow(unsafe_code)]
+pub fn is_admin() -> bool {
+    // SAFETY: catalog lookups inside a transaction; a missing role is InvalidOid.
+    unsafe {
+        let admin = pg_sys::get_role_oid(c"klaxon_admin".as_ptr(), true);
+        admin != pg_sys::InvalidOid && pg_sys::has_privs_of_role(current_role(), admin)
+    }
+}
+
+/// Runs something with the rights of the extension's owner, for the few functions that must first
+/// know who calls them. What it runs is our own SQL with bound parameters.
+#[allow(unsafe_code)]
+pub fn as_owner<T>(work: impl FnOnce() -> T) -> T {
+    let mut role = pg_sys::InvalidOid;
+    let mut context = 0;
+    // SAFETY: the same switch as a SECURITY DEFINER call makes. If `work` raises, the transaction's
+    // or subtransaction's abort puts the role back, as Postgres does for its own callers.
+    unsafe {
+        let schema = pg_sys::get_namespace_oid(c"klaxon".as_ptr(), false);
+        let relation = pg_sys::get_relname_relid(c"outbox".as_ptr(), schema);
+        let owner = owner_of(relation);
+        pg_sys::GetUserIdAndSecContext(&raw mut role, &raw mut context);
+        pg_sys::SetUserIdAndSecContext(owner, context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32);
+        let done = work();
+        pg_sys::SetUserIdAndSecContext(role, context);
+        done
+    }
+}
+
+#[allow(unsafe_code)]
+fn owner_of(relation: pg_sys::Oid) -> pg_sys::Oid {
+    // SAFETY: opening takes the lock that reading the relation's row needs.
+    let relation = unsafe { pgrx::PgRelation::with_lock(relation, pg_sys::AccessShareLock as _) };
+    // SAFETY: rd_rel is set for every open relation.
+    unsafe { (*relation.rd_rel).relowner }
 }

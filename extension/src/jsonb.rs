@@ -4,7 +4,9 @@
 use std::ffi::CStr;
 
 use klaxon_model::payload::Payload;
+use pgrx::datum::{Datum, UnboxDatum};
 use pgrx::prelude::*;
+use pgrx::{FromDatum, IntoDatum};
 
 /// The text Postgres prints for a `jsonb` datum.
 #[allow(unsafe_code)]
@@ -15,6 +17,48 @@ pub fn to_text(jsonb: pg_sys::Datum) -> String {
         let text = pgrx::direct_function_call_as_datum(pg_sys::jsonb_out, &[Some(jsonb)])
             .expect("jsonb_out returns a string");
         CStr::from_ptr(text.cast_mut_ptr()).to_string_lossy().into_owned()
+    }
+}
+
+/// A jsonb column as the text Postgres prints.
+pub struct JsonbText(pub String);
+
+impl FromDatum for JsonbText {
+    #[allow(unsafe_code)]
+    unsafe fn from_polymorphic_datum(
+        datum: pg_sys::Datum,
+        is_null: bool,
+        _type: pg_sys::Oid,
+    ) -> Option<Self> {
+        (!is_null).then(|| Self(to_text(datum)))
+    }
+}
+
+impl IntoDatum for JsonbText {
+    #[allow(unsafe_code)]
+    fn into_datum(self) -> Option<pg_sys::Datum> {
+        let text = std::ffi::CString::new(self.0).ok()?;
+        // SAFETY: jsonb_in takes a C string and copies what it keeps.
+        unsafe {
+            pgrx::direct_function_call_as_datum(pg_sys::jsonb_in, &[Some(pg_sys::Datum::from(text.as_ptr()))])
+        }
+    }
+
+    fn type_oid() -> pg_sys::Oid {
+        pg_sys::JSONBOID
+    }
+}
+
+// SAFETY: the value is copied out of the datum and borrows nothing.
+#[allow(unsafe_code)]
+unsafe impl UnboxDatum for JsonbText {
+    type As<'src> = Self;
+
+    unsafe fn unbox<'src>(datum: Datum<'src>) -> Self::As<'src>
+    where
+        Self: 'src,
+    {
+        Self(to_text(datum.sans_lifetime()))
     }
 }
 

@@ -3,6 +3,8 @@
 //! | module | Postgres facility it wraps |
 //! |---|---|
 //! | [`emit`] | the statement trigger on `klaxon.event` |
+//! | [`explain`] | who would hear of an event, and why not |
+//! | [`redeliver`] | dead letters and past events, once more |
 //! | [`matcher`] | the subscriptions of one event type and project, compiled, per backend |
 //! | [`relcache`] | the invalidation that drops them |
 //! | [`transition`] | the transition table of a statement trigger |
@@ -18,11 +20,13 @@ use pgrx::prelude::*;
 
 mod channel;
 mod emit;
+mod explain;
 mod failure;
 mod identity;
 mod jsonb;
 mod jsonpath;
 mod matcher;
+mod redeliver;
 mod relcache;
 mod setting;
 mod subscription;
@@ -38,28 +42,26 @@ pub extern "C-unwind" fn _PG_init() {
     relcache::watch();
 }
 
+// One after another, so that the generated schema reads the same every time.
 extension_sql_file!("../../sql/roles.sql", name = "roles", bootstrap);
 extension_sql_file!("../../sql/project.sql", name = "project", requires = ["roles"]);
 extension_sql_file!("../../sql/event_type.sql", name = "event_type", requires = ["project"]);
-extension_sql_file!("../../sql/channel.sql", name = "channel", requires = ["project"]);
+extension_sql_file!("../../sql/channel.sql", name = "channel", requires = ["event_type"]);
 extension_sql_file!("../../sql/subscription.sql", name = "subscription", requires = ["channel"]);
 extension_sql_file!(
     "../../sql/event.sql",
     name = "event",
-    requires = ["event_type", identity::uuid_v7, identity::principal]
+    requires = ["subscription", identity::uuid_v7, identity::principal]
 );
-extension_sql_file!("../../sql/outbox.sql", name = "outbox", requires = ["subscription"]);
-extension_sql_file!("../../sql/delivery.sql", name = "delivery", requires = ["roles"]);
-extension_sql_file!("../../sql/inbox.sql", name = "inbox", requires = ["project"]);
-extension_sql_file!("../../sql/agent.sql", name = "agent", requires = ["project"]);
-extension_sql_file!("../../sql/worker.sql", name = "worker", requires = ["project"]);
+extension_sql_file!("../../sql/outbox.sql", name = "outbox", requires = ["event"]);
+extension_sql_file!("../../sql/delivery.sql", name = "delivery", requires = ["outbox"]);
+extension_sql_file!("../../sql/inbox.sql", name = "inbox", requires = ["delivery"]);
+extension_sql_file!("../../sql/agent.sql", name = "agent", requires = ["inbox"]);
+extension_sql_file!("../../sql/worker.sql", name = "worker", requires = ["agent"]);
 extension_sql_file!(
     "../../sql/trigger.sql",
     name = "trigger",
     requires = [
-        "event",
-        "outbox",
-        "inbox",
         "worker",
         emit::match_events,
         relcache::configuration_changed,
@@ -69,13 +71,14 @@ extension_sql_file!(
         subscription::check_subscription
     ]
 );
+extension_sql_file!("../../sql/emit.sql", name = "emit", requires = ["trigger", channel::check_public_key]);
+extension_sql_file!("../../sql/membership.sql", name = "membership", requires = ["emit"]);
 extension_sql_file!(
-    "../../sql/emit.sql",
-    name = "emit",
-    requires = ["trigger", "delivery", "agent", channel::check_public_key]
+    "../../sql/policy.sql",
+    name = "policy",
+    requires =
+        ["membership", identity::version, explain::explain_event, redeliver::retry_dead, redeliver::replay]
 );
-extension_sql_file!("../../sql/membership.sql", name = "membership", requires = ["trigger"]);
-extension_sql_file!("../../sql/policy.sql", name = "policy", requires = ["emit", "membership"]);
 extension_sql_file!("../../sql/dump.sql", name = "dump", requires = ["policy"], finalize);
 
 #[cfg(any(test, feature = "pg_test"))]

@@ -74,7 +74,6 @@ pub struct Matcher {
 /// An event as the matcher sees it.
 pub struct Candidate<'a> {
     pub kind: &'a str,
-    pub payload: pg_sys::Datum,
     /// Microseconds since 2000-01-01.
     pub now: i64,
 }
@@ -135,11 +134,8 @@ impl Matcher {
         if let Some(obstacle) = &subscription.obstacle {
             return Err(Refusal::Obstacle(obstacle.clone()));
         }
-        let event = Event {
-            event_type: candidate.kind,
-            default_branch: self.default_branch.as_deref(),
-            payload,
-        };
+        let event =
+            Event { event_type: candidate.kind, default_branch: self.default_branch.as_deref(), payload };
         subscription.filters.check(&event).map_err(|mismatch| Refusal::Filter(mismatch.to_string()))?;
         match subscription.predicate.as_ref().map(|p| p.holds(payload.datum())) {
             None | Some(Truth::True) => Ok(()),
@@ -300,7 +296,8 @@ fn assemble(
 /// A row of `load_matcher.sql`; `None` where none of its globs means this type.
 fn compile(kind: &str, row: &spi::SpiHeapTupleData<'_>) -> spi::Result<Option<Subscription>> {
     let events: Vec<String> = row["events"].value()?.unwrap_or_default();
-    let meant = |pattern: &String| pattern == kind || Glob::new(pattern).is_ok_and(|glob| glob.is_match(kind));
+    let meant =
+        |pattern: &String| pattern == kind || Glob::new(pattern).is_ok_and(|glob| glob.is_match(kind));
     if !events.iter().any(meant) {
         return Ok(None);
     }

@@ -7,7 +7,7 @@ use pgrx::AllocatedByRust;
 use pgrx::prelude::*;
 
 use crate::failure;
-use crate::jsonb;
+use crate::jsonb::JsonbText;
 use crate::jsonpath::Predicate;
 use crate::matcher;
 
@@ -18,11 +18,13 @@ pub fn check_subscription<'a>(
 ) -> Result<Option<PgHeapTuple<'a, AllocatedByRust>>, PgTriggerError> {
     let Some(new) = trigger.new() else { return Ok(None) };
     let row = new.into_owned();
-    let events = row.get_by_name::<Vec<Option<String>>>("events").ok().flatten().unwrap_or_default();
+    let events = row.get_by_name::<pgrx::Array<'_, &str>>("events").ok().flatten();
+    let events: Vec<Option<String>> =
+        events.into_iter().flatten().map(|event: Option<&str>| event.map(str::to_owned)).collect();
     // A dump's event types may be restored after its subscriptions.
     check_events(&events, trigger.old().is_none() && crate::channel::is_restored(&row));
-    if let Some(filters) = row.get_by_name::<pg_sys::Datum>("filters").ok().flatten() {
-        check_filters(&jsonb::to_text(filters));
+    if let Some(JsonbText(filters)) = row.get_by_name("filters").ok().flatten() {
+        check_filters(&filters);
     }
     Ok(Some(row))
 }
@@ -37,7 +39,10 @@ fn check_events(events: &[Option<String>], restored: bool) {
         };
         if event_type::is_glob(event) {
             if let Err(error) = Glob::new(event) {
-                failure::invalid(format!("events: {error}"), "A glob is at most 200 characters of *, ?, [seq] and [!seq].");
+                failure::invalid(
+                    format!("events: {error}"),
+                    "A glob is at most 200 characters of *, ?, [seq] and [!seq].",
+                );
             }
         } else if !restored {
             matcher::check_type(event);

@@ -25,11 +25,15 @@ fn pending() -> i64 {
 #[pg_test]
 fn an_event_becomes_one_delivery_a_channel() {
     channel();
-    run("INSERT INTO klaxon.channel (name, kind, config) VALUES ('second', 'webhook', '{\"url\": \"https://b.example.com\"}')");
+    run(
+        "INSERT INTO klaxon.channel (name, kind, config) VALUES ('second', 'webhook', '{\"url\": \"https://b.example.com\"}')",
+    );
     run("SELECT klaxon.subscribe(ARRAY['ops', 'second'], ARRAY['run.failed'], owner => NULL)");
     run("SELECT klaxon.notify_event('run.failed', '{\"run_id\": \"7\"}')");
     assert_eq!(pending(), 2);
-    assert!(one::<bool>("SELECT bool_and(shard = channel_id % 64 AND xid = pg_current_xact_id() AND attempts = 0) FROM klaxon.outbox"));
+    assert!(one::<bool>(
+        "SELECT bool_and(shard = channel_id % 64 AND xid = pg_current_xact_id() AND attempts = 0) FROM klaxon.outbox"
+    ));
 }
 
 #[pg_test]
@@ -81,7 +85,9 @@ fn a_payload_over_the_limit_is_an_error() {
 #[pg_test]
 fn payloads_that_other_parsers_refuse_are_matched() {
     channel();
-    run("SELECT klaxon.subscribe(ARRAY['ops'], ARRAY['task.failed'], filters => '{\"queue\": \"mail\"}', owner => NULL)");
+    run(
+        "SELECT klaxon.subscribe(ARRAY['ops'], ARRAY['task.failed'], filters => '{\"queue\": \"mail\"}', owner => NULL)",
+    );
     run("SELECT klaxon.notify_event('task.failed', (repeat('[', 200) || repeat(']', 200))::jsonb)");
     assert_eq!(pending(), 0);
     run("SELECT klaxon.notify_event('task.failed',
@@ -158,12 +164,16 @@ fn secrets_are_masked_in_the_row_and_sealed_beside_it() {
         "SELECT config->>'hmac_secret' = '••••••••' AND config->'headers'->>'Authorization' = '••••••••' FROM klaxon.channel"
     ));
     assert_eq!(
-        one::<String>("SELECT string_agg(field || ' ' || destination, ', ' ORDER BY field) FROM klaxon.channel_secret WHERE sealed LIKE 'sealed:v1:%'"),
+        one::<String>(
+            "SELECT string_agg(field || ' ' || destination, ', ' ORDER BY field) FROM klaxon.channel_secret WHERE sealed LIKE 'sealed:v1:%'"
+        ),
         "headers.Authorization https://hooks.example.com:443, hmac_secret https://hooks.example.com:443"
     );
     // The mask keeps the secret, and a field left out drops it.
     let before: String = one("SELECT sealed FROM klaxon.channel_secret WHERE field = 'hmac_secret'");
-    run(r#"UPDATE klaxon.channel SET config = '{"url": "https://hooks.example.com/y", "hmac_secret": "••••••••"}'"#);
+    run(
+        r#"UPDATE klaxon.channel SET config = '{"url": "https://hooks.example.com/y", "hmac_secret": "••••••••"}'"#,
+    );
     assert_eq!(one::<String>("SELECT sealed FROM klaxon.channel_secret"), before);
 }
 
@@ -189,7 +199,9 @@ fn a_kept_secret_does_not_follow_a_new_destination() {
     run(&format!("SELECT klaxon.set_public_key('{PUBLIC_KEY}')"));
     run(r#"INSERT INTO klaxon.channel (name, kind, config)
            VALUES ('signed', 'webhook', '{"url": "https://a.example.com", "hmac_secret": "one"}')"#);
-    run(r#"UPDATE klaxon.channel SET config = '{"url": "https://evil.example.com", "hmac_secret": "••••••••"}'"#);
+    run(
+        r#"UPDATE klaxon.channel SET config = '{"url": "https://evil.example.com", "hmac_secret": "••••••••"}'"#,
+    );
 }
 
 #[pg_test(error = "new row for relation \"channel\" violates check constraint \"channel_secrets_sealed\"")]

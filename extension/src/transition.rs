@@ -49,7 +49,10 @@ pub fn for_each_event(trigger: &PgTrigger<'_>, relation: &PgRelation, mut each: 
         let pointer = pg_sys::tuplestore_alloc_read_pointer(store, pg_sys::EXEC_FLAG_REWIND as i32);
         pg_sys::tuplestore_select_read_pointer(store, pointer);
         pg_sys::tuplestore_rescan(store);
-        let slot = pg_sys::MakeSingleTupleTableSlot((*relation.as_ptr()).rd_att, &raw const pg_sys::TTSOpsMinimalTuple);
+        let slot = pg_sys::MakeSingleTupleTableSlot(
+            (*relation.as_ptr()).rd_att,
+            &raw const pg_sys::TTSOpsMinimalTuple,
+        );
         while pg_sys::tuplestore_gettupleslot(store, true, false, slot) {
             pg_sys::slot_getallattrs(slot);
             let values = std::slice::from_raw_parts((*slot).tts_values, (*slot).tts_nvalid as usize);

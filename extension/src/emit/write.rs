@@ -228,14 +228,18 @@ impl Cooldowns {
     }
 }
 
-fn last_notified(subscription: i64, task: &str) -> Option<i64> {
-    Spi::get_one_with_args::<pgrx::datum::TimestampWithTimeZone>(NOTIFIED, &[subscription.into(), task.into()])
-        .or_else(|error| match error {
-            spi::Error::InvalidPosition => Ok(None),
-            other => Err(other),
-        })
-        .unwrap_or_else(|error| internal(&error))
-        .map(i64::from)
+/// When a subscription last notified about a task, in microseconds since 2000-01-01.
+pub fn last_notified(subscription: i64, task: &str) -> Option<i64> {
+    Spi::get_one_with_args::<pgrx::datum::TimestampWithTimeZone>(
+        NOTIFIED,
+        &[subscription.into(), task.into()],
+    )
+    .or_else(|error| match error {
+        spi::Error::InvalidPosition => Ok(None),
+        other => Err(other),
+    })
+    .unwrap_or_else(|error| internal(&error))
+    .map(i64::from)
 }
 
 /// Counts the events whose `where` raised an error, for `klaxon.status()`.

@@ -1,0 +1,88 @@
+//! Who would hear of an event, who not, and why. Asks the same compiled matcher, so that it cannot
+//! disagree with it; emits nothing.
+
+use pgrx::JsonB;
+use pgrx::datum::TimestampWithTimeZone;
+use pgrx::prelude::*;
+
+use crate::emit::write::last_notified;
+use crate::identity::{as_owner, is_admin, principal};
+use crate::jsonb::JsonbPayload;
+use crate::matcher::{self, Candidate, Refusal, Subscription};
+
+type Row = (i64, Option<String>, Option<String>, String, String);
+
+/// A row per subscription and channel: `match`, or `no` and the first reason against it.
+#[pg_extern(volatile)]
+#[allow(clippy::type_complexity, unsafe_code)]
+pub fn explain_event(
+    r#type: &str,
+    payload: default!(Option<JsonB>, "'{}'"),
+    project: default!(Option<&str>, "NULL"),
+) -> TableIterator<
+    'static,
+    (
+        name!(subscription_id, i64),
+        name!(owner, Option<String>),
+        name!(channel, Option<String>),
+        name!(verdict, String),
+        name!(reason, String),
+    ),
+> {
+    let visible_to = (!is_admin()).then(principal);
+    let matcher = as_owner(|| matcher::of(r#type, project));
+    // SAFETY: reads the clock; the datum was made here and lives until the function returns.
+    let (now, payload) = unsafe {
+        let payload = payload.unwrap_or(JsonB(serde_json::json!({})));
+        let datum = payload.into_datum().expect("a jsonb");
+        (pg_sys::GetCurrentTimestamp(), JsonbPayload::new(datum))
+    };
+    let candidate = Candidate { kind: r#type, now };
+    let mut rows: Vec<Row> = Vec::new();
+    for (subscription, judged) in matcher.explain(&candidate, &payload) {
+        if visible_to.is_some() && subscription.owner != visible_to {
+            continue;
+        }
+        let refusal = judged.err().map(reason).or_else(|| cooldown_left(subscription, &payload, now));
+        let row = |channel: Option<&str>, obstacle: Option<&str>| {
+            let reason = refusal.as_deref().or(obstacle);
+            (
+                subscription.id,
+                subscription.owner.clone(),
+                channel.map(str::to_owned),
+                if reason.is_none() { "match" } else { "no" }.to_owned(),
+                reason.unwrap_or_default().to_owned(),
+            )
+        };
+        for target in &subscription.targets {
+            rows.push(row(Some(&target.name), target.obstacle.as_deref()));
+        }
+        if subscription.targets.is_empty() {
+            rows.push(row(None, (!subscription.in_app).then_some("no channel")));
+        }
+    }
+    TableIterator::new(rows)
+}
+
+fn reason(refusal: Refusal) -> String {
+    match refusal {
+        Refusal::Obstacle(obstacle) => obstacle,
+        Refusal::Muted(until) => match TimestampWithTimeZone::try_from(until) {
+            Ok(until) => format!("muted until {until}"),
+            Err(_) => "muted".into(),
+        },
+        Refusal::Filter(mismatch) => mismatch,
+        Refusal::Unknown => "filter where: it raised an error".into(),
+    }
+}
+
+fn cooldown_left(subscription: &Subscription, payload: &JsonbPayload, now: i64) -> Option<String> {
+    use klaxon_model::payload::Payload as _;
+    if subscription.cooldown_us == 0 || subscription.digest {
+        return None;
+    }
+    let task = payload.text("task_name").unwrap_or_default();
+    let until = as_owner(|| last_notified(subscription.id, &task))?.saturating_add(subscription.cooldown_us);
+    // Rounded up: what is left is never 0 while something is.
+    (until > now).then(|| format!("cooldown: {} s left", (until - now + 999_999) / 1_000_000))
+}

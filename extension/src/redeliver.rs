@@ -1,0 +1,130 @@
+//! Once more: dead letters back to the outbox, and past events to a channel again.
+
+use pgrx::datum::TimestampWithTimeZone;
+use pgrx::prelude::*;
+
+use crate::failure;
+use crate::identity::{as_owner, is_admin, principal};
+use crate::wakeup;
+
+const EDITABLE: &str = "
+    SELECT c.id FROM klaxon.channel AS c
+    WHERE ($1 IS NULL OR c.name OPERATOR(pg_catalog.=) $1)
+      AND ($2 OR c.owner OPERATOR(pg_catalog.=) $3 OR klaxon.is_project_admin(c.project, $3))";
+const REVIVE: &str = "
+    WITH chosen AS (
+        DELETE FROM klaxon.dead_letter
+        WHERE channel_id OPERATOR(pg_catalog.=) ANY ($1)
+          AND ($2 IS NULL OR dead_at OPERATOR(pg_catalog.>=) $2)
+          AND ($3 IS NULL OR id OPERATOR(pg_catalog.=) $3)
+        RETURNING *
+    ), revived AS (
+        INSERT INTO klaxon.outbox (id, event_id, event_type, project, subscription_id, channel_id, created_at, attempts, shard, replayed, last_error)
+        SELECT id, event_id, event_type, project, subscription_id, channel_id, created_at, attempts,
+               pg_catalog.mod(channel_id, 64), replayed, last_error
+        FROM chosen
+        RETURNING id
+    )
+    SELECT pg_catalog.count(*) FROM revived";
+const CHOOSE: &str = "
+    FROM klaxon.event AS e
+    WHERE e.occurred_at OPERATOR(pg_catalog.>=) $2 AND e.occurred_at OPERATOR(pg_catalog.<=) $3
+      AND ($4 IS NULL OR e.type OPERATOR(pg_catalog.=) ANY ($4))
+      AND EXISTS (
+          SELECT FROM klaxon.channel AS c WHERE c.id OPERATOR(pg_catalog.=) $1
+          AND (c.project IS NULL OR c.project OPERATOR(pg_catalog.=) e.project)
+          AND (c.owner IS NULL OR klaxon.is_member(e.project, c.owner))
+      )";
+
+/// Puts dead letters of channels one may edit back to the outbox; returns how many.
+#[pg_extern(volatile)]
+pub fn retry_dead(
+    channel: default!(Option<&str>, "NULL"),
+    since: default!(Option<TimestampWithTimeZone>, "NULL"),
+    delivery_id: default!(Option<pgrx::Uuid>, "NULL"),
+) -> i64 {
+    let channels = editable(channel);
+    if let (Some(name), true) = (channel, channels.is_empty()) {
+        unknown(name);
+    }
+    let revived = as_owner(|| count(REVIVE, &[channels.into(), since.into(), delivery_id.into()]));
+    if revived > 0 {
+        wakeup::at_commit(wakeup::OUTBOX);
+    }
+    revived
+}
+
+/// Sends past events to a channel again, each as a new delivery; with `dry_run` only counts them.
+#[pg_extern(volatile)]
+pub fn replay(
+    channel: &str,
+    since: TimestampWithTimeZone,
+    until: default!(TimestampWithTimeZone, "now()"),
+    events: default!(Option<Vec<String>>, "NULL"),
+    dry_run: default!(bool, "true"),
+) -> i64 {
+    let channels = editable(Some(channel));
+    let [id] = channels[..] else {
+        if channels.is_empty() {
+            unknown(channel);
+        }
+        failure::invalid(
+            format!("channel \"{channel}\" is the name of {} channels", channels.len()),
+            "Rename the one you mean.",
+        )
+    };
+    let arguments = |events: Option<Vec<String>>| -> [pgrx::datum::DatumWithOid<'static>; 4] {
+        [id.into(), since.into(), until.into(), events.into()]
+    };
+    if dry_run {
+        return as_owner(|| count(&format!("SELECT pg_catalog.count(*) {CHOOSE}"), &arguments(events)));
+    }
+    let replayed = as_owner(|| {
+        count(
+            &format!(
+                "WITH replayed AS (
+                    INSERT INTO klaxon.outbox (id, event_id, event_type, project, channel_id, shard, replayed)
+                    SELECT klaxon.uuid_v7(), e.id, e.type, e.project, $1, pg_catalog.mod($1, 64), true {CHOOSE}
+                    ORDER BY e.id
+                    RETURNING id
+                 ) SELECT pg_catalog.count(*) FROM replayed"
+            ),
+            &arguments(events),
+        )
+    });
+    if replayed > 0 {
+        wakeup::at_commit(wakeup::OUTBOX);
+    }
+    replayed
+}
+
+/// Channels of that name, or all, that the caller may edit; asked with the caller's own rights.
+fn editable(name: Option<&str>) -> Vec<i64> {
+    let (admin, who) = (is_admin(), principal());
+    Spi::connect(|client| {
+        client
+            .select(EDITABLE, None, &[name.into(), admin.into(), who.into()])?
+            .map(|row| row.get::<i64>(1).map(Option::unwrap_or_default))
+            .collect::<spi::Result<Vec<i64>>>()
+    })
+    .unwrap_or_else(|error| internal(&error))
+}
+
+fn count(query: &str, arguments: &[pgrx::datum::DatumWithOid<'_>]) -> i64 {
+    Spi::connect_mut(|client| client.update(query, None, arguments)?.first().get_one::<i64>())
+        .unwrap_or_else(|error| internal(&error))
+        .unwrap_or_default()
+}
+
+fn unknown(name: &str) -> ! {
+    failure::raise(
+        PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+        format!("no channel \"{name}\" that you may edit"),
+        None,
+        "SELECT name, project, owner FROM klaxon.channel shows those you see.",
+    )
+}
+
+fn internal(error: &spi::Error) -> ! {
+    failure::raise(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, format!("pg_klaxon: {error}"), None, "")
+}
