@@ -18,9 +18,8 @@ pub fn check_subscription<'a>(
 ) -> Result<Option<PgHeapTuple<'a, AllocatedByRust>>, PgTriggerError> {
     let Some(new) = trigger.new() else { return Ok(None) };
     let row = new.into_owned();
-    let events = row.get_by_name::<pgrx::Array<'_, &str>>("events").ok().flatten();
-    let events: Vec<Option<String>> =
-        events.into_iter().flatten().map(|event: Option<&str>| event.map(str::to_owned)).collect();
+    let events = row.get_by_name::<pgrx::Array<'_, String>>("events").ok().flatten();
+    let events: Vec<Option<String>> = events.map(|array| array.iter().collect()).unwrap_or_default();
     // A dump's event types may be restored after its subscriptions.
     check_events(&events, trigger.old().is_none() && crate::channel::is_restored(&row));
     if let Some(JsonbText(filters)) = row.get_by_name("filters").ok().flatten() {
