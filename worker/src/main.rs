@@ -1,1 +1,74 @@
-fn main() {}
+//! `klaxon`, the worker of pg_klaxon.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod command;
+mod config;
+mod database;
+mod deployment;
+mod keys;
+mod logging;
+
+use config::{Flags, Settings};
+
+/// Delivers what Postgres transactions committed to webhook, email, Slack, Telegram, PagerDuty and
+/// Discord.
+#[derive(Parser)]
+#[command(name = "klaxon", version, propagate_version = true, max_term_width = 110)]
+struct Cli {
+    /// The configuration file [default: ./klaxon.toml, then /etc/klaxon/klaxon.toml]
+    #[arg(long, global = true, env = "KLAXON_CONFIG", value_name = "PATH")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    flags: Flags,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve the databases until SIGTERM
+    Run,
+    /// Write the configuration file and the keys, and make the databases this deployment's
+    Init(command::init::Init),
+    /// Make a copied database this deployment's own; what it has pending is dropped
+    Adopt(command::adopt::Adopt),
+    /// Seal a secret read from standard input, to be written in its place
+    Seal(command::seal::Seal),
+    /// Examine the audit log
+    #[command(subcommand)]
+    Audit(command::audit::Audit),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match dispatch(cli).await {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("klaxon: {error:#}");
+            // 1 is a finding of audit verify; what could not be done is 2.
+            ExitCode::from(2)
+        }
+    }
+}
+
+async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
+    // `init` writes the file that the others read.
+    let file = if matches!(cli.command, Command::Init(_)) { None } else { cli.config.as_deref() };
+    let settings = match &cli.command {
+        Command::Init(_) => Settings::load_without_file(&cli.flags)?,
+        _ => Settings::load(file, &cli.flags)?,
+    };
+    logging::start(settings.log_format);
+    match cli.command {
+        Command::Run => command::run::run(settings).await,
+        Command::Init(init) => init.run(cli.config, &settings).await,
+        Command::Adopt(adopt) => adopt.run(cli.config, &settings).await,
+        Command::Seal(seal) => seal.run(&settings),
+        Command::Audit(audit) => audit.run(&settings).await,
+    }
+}

@@ -1,0 +1,7 @@
+//! One file a command.
+
+pub mod adopt;
+pub mod audit;
+pub mod init;
+pub mod run;
+pub mod seal;

@@ -1,0 +1,203 @@
+//! `klaxon audit`: verify, checkpoint, head.
+
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::Subcommand;
+use indicatif::{ProgressBar, ProgressStyle};
+use klaxon_model::audit::{Checkpoint, Finding, FindingKind, Tag, Verdict, Verifier};
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+use crate::config::Settings;
+use crate::database::{Target, describe};
+use crate::keys;
+
+mod stream;
+
+/// Examine the audit log
+#[derive(Subcommand)]
+pub enum Audit {
+    /// Read the whole log and say what was altered, removed or added, and where
+    ///
+    /// Exits 0 where nothing was found, 1 with findings, 2 where it could not be verified.
+    Verify {
+        /// A checkpoint, as "audit checkpoint --json" printed it, kept outside the database
+        #[arg(long, value_name = "FILE")]
+        checkpoint: Option<PathBuf>,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print a signed checkpoint of the log's end, to be kept outside the database
+    Checkpoint {
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the log's end
+    Head {
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// The end of the log, as the database has it.
+struct Head {
+    chain: Uuid,
+    seq: i64,
+    mac: Tag,
+    at: String,
+}
+
+impl Audit {
+    /// Runs it on the one database the settings name.
+    pub async fn run(self, settings: &Settings) -> anyhow::Result<ExitCode> {
+        let targets = Target::all(&settings.database_url)?;
+        let [target] = &targets[..] else {
+            bail!("name one database by --database-url: the settings have {}", targets.len());
+        };
+        let session = target.connect().await?;
+        match self {
+            Self::Verify { checkpoint, json } => verify(session.client, settings, checkpoint, json).await,
+            Self::Checkpoint { json } => {
+                let keys = keys::audit_keys(settings)?;
+                let head = head(&session.client).await?;
+                let key = keys.first().context("no audit key")?;
+                let checkpoint =
+                    Checkpoint::sign(key, &head.chain.to_string(), head.seq, &head.mac, &head.at);
+                if json {
+                    println!("{}", serde_json::to_string(&checkpoint)?);
+                } else {
+                    println!(
+                        "chain      {}\nseq        {}\nmac        {}\nat         {}\nsignature  {}",
+                        checkpoint.chain, checkpoint.seq, checkpoint.mac, checkpoint.at, checkpoint.signature
+                    );
+                }
+                Ok(ExitCode::SUCCESS)
+            }
+            Self::Head { json } => {
+                let head = head(&session.client).await?;
+                if json {
+                    println!(
+                        "{}",
+                        serde_json::json!({"chain": head.chain, "seq": head.seq, "mac": hex::encode(head.mac), "at": head.at})
+                    );
+                } else {
+                    println!("chain  {}\nseq    {}\nmac    {}", head.chain, head.seq, hex::encode(head.mac));
+                }
+                Ok(ExitCode::SUCCESS)
+            }
+        }
+    }
+}
+
+async fn head(client: &Client) -> anyhow::Result<Head> {
+    let row = client
+        .query_opt(
+            "SELECT chain, seq, mac, pg_catalog.to_char(pg_catalog.now() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')
+             FROM klaxon.audit_head",
+            &[],
+        )
+        .await
+        .map_err(describe)?
+        .context("the database has no audit log yet: run \"klaxon init\"")?;
+    let mac: Vec<u8> = row.try_get(2)?;
+    Ok(Head {
+        chain: row.try_get(0)?,
+        seq: row.try_get(1)?,
+        mac: Tag::try_from(mac.as_slice()).map_err(|_| anyhow::anyhow!("the log's head holds no MAC"))?,
+        at: row.try_get(3)?,
+    })
+}
+
+async fn verify(
+    mut client: Client,
+    settings: &Settings,
+    file: Option<PathBuf>,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
+    let keys = keys::audit_keys(settings)?;
+    let mut bad_checkpoint = None;
+    let checkpoint = match file {
+        None => None,
+        Some(path) => {
+            let text =
+                std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            Checkpoint::read(&text, &keys)
+                .map_err(|error| {
+                    bad_checkpoint =
+                        Some(Finding { kind: FindingKind::BadCheckpoint, seq: 0, detail: error.to_string() });
+                })
+                .ok()
+        }
+    };
+    // One snapshot for the rows and the head, while the worker goes on appending.
+    let transaction = client
+        .build_transaction()
+        .isolation_level(tokio_postgres::IsolationLevel::RepeatableRead)
+        .read_only(true)
+        .start()
+        .await
+        .map_err(describe)?;
+    transaction
+        .batch_execute("SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0")
+        .await?;
+    let head = head(transaction.client()).await?;
+    let mut verifier = Verifier::new(keys, *head.chain.as_bytes(), checkpoint);
+    let progress = progress(head.seq, json);
+    stream::rows(&transaction, &mut verifier, &progress).await?;
+    progress.finish_and_clear();
+    let (rows, range) = (verifier.rows(), verifier.range());
+    let (mut verdict, mut findings) = verifier.finish(Some((head.seq, head.mac)));
+    if let Some(finding) = bad_checkpoint {
+        findings.insert(0, finding);
+        verdict = Verdict::Tampered;
+    }
+    let ok = verdict.is_ok() && findings.is_empty();
+    if json {
+        println!(
+            "{}",
+            serde_json::json!({"ok": ok, "verdict": verdict, "chain": head.chain, "rows": rows,
+                "first_seq": range.map(|r| r.0), "last_seq": range.map(|r| r.1), "findings": findings})
+        );
+    } else {
+        report(verdict, rows, range, &findings);
+    }
+    Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn report(verdict: Verdict, rows: u64, range: Option<(i64, i64)>, findings: &[Finding]) {
+    let extent = range.map(|(first, last)| format!(", {first} to {last}")).unwrap_or_default();
+    println!("{rows} rows{extent}");
+    for finding in findings {
+        println!("{:<14} at row {:<8} {}", finding.kind.to_string(), finding.seq, finding.detail);
+    }
+    println!(
+        "{}",
+        match verdict {
+            Verdict::Clean => "clean: the chain is whole and holds the checkpoint",
+            Verdict::Unanchored =>
+                "whole, but unanchored: without a checkpoint kept outside, a cut tail cannot be excluded",
+            Verdict::Rewound =>
+                "rewound: the chain is whole, and older than the checkpoint: a backup was restored",
+            Verdict::Tampered => "tampered",
+        }
+    );
+}
+
+fn progress(rows: i64, json: bool) -> ProgressBar {
+    if json || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template(
+        "verifying {bar:40} {human_pos}/{human_len} rows, {per_sec}, {eta} left",
+    );
+    let bar = ProgressBar::new(u64::try_from(rows).unwrap_or_default());
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}

@@ -1,0 +1,139 @@
+//! TLS to Postgres, as libpq's `sslmode` says.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+/// What is asked of the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Never TLS.
+    Disabled,
+    /// TLS where the server offers it.
+    Preferred,
+    /// TLS with any certificate.
+    Required,
+    /// TLS with a certificate that the roots vouch for, and with `name` the host's own.
+    Verified {
+        /// A PEM file of roots; the public ones where it is absent.
+        root: Option<PathBuf>,
+        /// Whether the name is checked (`verify-full`).
+        name: bool,
+    },
+}
+
+impl Mode {
+    /// Reads libpq's word. A Unix socket never speaks TLS.
+    pub fn parse(mode: &str, root: Option<String>, local: bool) -> anyhow::Result<Self> {
+        let root = root.filter(|root| !root.is_empty() && root != "system").map(PathBuf::from);
+        Ok(match mode {
+            _ if local => Self::Disabled,
+            "disable" => Self::Disabled,
+            "allow" | "prefer" => Self::Preferred,
+            // As libpq does: with roots given, require verifies them.
+            "require" if root.is_none() => Self::Required,
+            "require" | "verify-ca" => Self::Verified { root, name: false },
+            "verify-full" => Self::Verified { root, name: true },
+            other => return super::dsn::unknown_mode(other),
+        })
+    }
+}
+
+/// The connector of a mode; `None` is none.
+pub fn connector(mode: &Mode) -> anyhow::Result<Option<MakeRustlsConnect>> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder =
+        ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
+    let config = match mode {
+        Mode::Disabled => return Ok(None),
+        Mode::Preferred | Mode::Required => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Lenient { provider, roots: None }))
+            .with_no_client_auth(),
+        Mode::Verified { root, name } => {
+            let roots = roots(root.as_ref())?;
+            if *name {
+                builder.with_root_certificates(roots).with_no_client_auth()
+            } else {
+                let verifier =
+                    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+                        .build()?;
+                builder
+                    .dangerous()
+                    .with_custom_certificate_verifier(Arc::new(Lenient { provider, roots: Some(verifier) }))
+                    .with_no_client_auth()
+            }
+        }
+    };
+    Ok(Some(MakeRustlsConnect::new(config)))
+}
+
+fn roots(file: Option<&PathBuf>) -> anyhow::Result<RootCertStore> {
+    let mut store = RootCertStore::empty();
+    match file {
+        None => store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
+        Some(path) => {
+            let read = || format!("sslrootcert {}", path.display());
+            for certificate in CertificateDer::pem_file_iter(path).with_context(read)? {
+                store.add(certificate.with_context(read)?).with_context(read)?;
+            }
+        }
+    }
+    Ok(store)
+}
+
+/// Checks signatures always; the chain where there are roots; the name never. That is what libpq
+/// means by `require` and `verify-ca`.
+#[derive(Debug)]
+struct Lenient {
+    provider: Arc<CryptoProvider>,
+    roots: Option<Arc<WebPkiServerVerifier>>,
+}
+
+impl ServerCertVerifier for Lenient {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let Some(roots) = &self.roots else { return Ok(ServerCertVerified::assertion()) };
+        match roots.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
+            Err(rustls::Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            )) => Ok(ServerCertVerified::assertion()),
+            other => other,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,131 @@
+//! Key files: 32 bytes in base64, one a line, newest first; for their owner's eyes only.
+
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use klaxon_model::audit;
+use klaxon_model::seal::SecretKey;
+use zeroize::Zeroizing;
+
+use crate::config::Settings;
+
+/// What the worker opens secrets and signs the log with.
+#[derive(Debug)]
+pub struct Keys {
+    /// Newest first.
+    pub secret: Vec<SecretKey>,
+    /// Newest first.
+    pub audit: Vec<audit::Key>,
+}
+
+impl Keys {
+    /// Reads both files the settings name.
+    ///
+    /// # Errors
+    /// A file that is missing, unreadable, open to others or without keys; the message says what to run.
+    pub fn load(settings: &Settings) -> anyhow::Result<Self> {
+        Ok(Self { secret: secret_keys(settings)?, audit: audit_keys(settings)? })
+    }
+}
+
+/// The keys that open secrets.
+pub fn secret_keys(settings: &Settings) -> anyhow::Result<Vec<SecretKey>> {
+    let path = named("secret-key-file", settings.secret_key_file.as_deref())?;
+    lines(path)?
+        .iter()
+        .map(|line| SecretKey::from_base64(line).with_context(|| path.display().to_string()))
+        .collect()
+}
+
+/// The keys of the audit log.
+pub fn audit_keys(settings: &Settings) -> anyhow::Result<Vec<audit::Key>> {
+    let path = named("audit-key-file", settings.audit_key_file.as_deref())?;
+    lines(path)?
+        .iter()
+        .map(|line| audit::Key::from_base64(line).with_context(|| path.display().to_string()))
+        .collect()
+}
+
+fn named<'a>(setting: &str, path: Option<&'a Path>) -> anyhow::Result<&'a Path> {
+    path.with_context(|| format!("{setting} is not set: run \"klaxon init --config klaxon.toml\", which writes the keys and the file"))
+}
+
+fn lines(path: &Path) -> anyhow::Result<Vec<Zeroizing<String>>> {
+    let shown = path.display();
+    let mut file = File::open(path).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => anyhow::anyhow!(
+            "key file {shown} does not exist: run \"klaxon init\" for a new deployment, or restore the file from where its copy is kept"
+        ),
+        ErrorKind::PermissionDenied => {
+            anyhow::anyhow!("key file {shown} cannot be read: run \"chown $(id -un) {shown}\" as its owner or root")
+        }
+        _ => anyhow::anyhow!("key file {shown}: {error}"),
+    })?;
+    let metadata = file.metadata().with_context(|| format!("key file {shown}"))?;
+    if metadata.mode() & 0o077 != 0 {
+        bail!(
+            "key file {shown} is open to others (mode {:04o}): run \"chmod 600 {shown}\"",
+            metadata.mode() & 0o7777
+        );
+    }
+    let mut text = Zeroizing::new(String::new());
+    file.read_to_string(&mut text).with_context(|| format!("key file {shown}"))?;
+    let lines: Vec<Zeroizing<String>> = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .map(|line| Zeroizing::new(line.to_owned()))
+        .collect();
+    if lines.is_empty() {
+        bail!("key file {shown} holds no key: restore it from where its copy is kept");
+    }
+    Ok(lines)
+}
+
+/// Writes a new file that only its owner may read; never over one that is there.
+///
+/// # Errors
+/// Where it exists or cannot be written.
+pub fn write_new(path: &Path, text: &str) -> anyhow::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    file.write_all(text.as_bytes())
+        .and_then(|()| file.sync_all())
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_key_file_is_its_owners_and_holds_keys() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret.key");
+        let says = |path: &Path| format!("{:#}", lines(path).unwrap_err());
+        assert!(says(&path).contains("does not exist: run \"klaxon init\""));
+
+        let key = SecretKey::generate();
+        write_new(&path, &format!("{}\n\n", *key.to_base64())).unwrap();
+        assert_eq!(lines(&path).unwrap().len(), 1);
+        assert!(write_new(&path, "x").is_err(), "an existing key is never overwritten");
+
+        for mode in [0o640, 0o604, 0o660, 0o666] {
+            std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            assert!(says(&path).contains("chmod 600"), "{mode:o}");
+        }
+        let empty = folder.path().join("empty.key");
+        write_new(&empty, "\n").unwrap();
+        assert!(says(&empty).contains("holds no key"));
+    }
+}
