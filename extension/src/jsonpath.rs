@@ -27,7 +27,8 @@ impl Predicate {
     /// What Postgres says is wrong with it.
     pub fn parse(path: &str) -> Result<Self, String> {
         let text = CString::new(path).map_err(|_| "it contains a NUL".to_owned())?;
-        let mut memory = PgMemoryContexts::new("klaxon jsonpath");
+        // A child of the top context: the path outlives the statement that compiled it.
+        let mut memory = top_context();
         let parsed = PgTryBuilder::new(std::panic::AssertUnwindSafe(|| Ok(parse_in(&mut memory, &text))))
             .catch_others(|error| match error {
                 pg_sys::panic::CaughtError::PostgresError(report)
@@ -56,6 +57,12 @@ impl Predicate {
             None => Truth::Unknown,
         }
     }
+}
+
+#[allow(unsafe_code)]
+fn top_context() -> PgMemoryContexts {
+    // SAFETY: a new context becomes a child of the current one, which is put back afterwards.
+    unsafe { PgMemoryContexts::TopMemoryContext.switch_to(|_| PgMemoryContexts::new("klaxon jsonpath")) }
 }
 
 #[allow(unsafe_code)]

@@ -82,7 +82,6 @@ extension_sql_file!(
 extension_sql_file!("../../sql/dump.sql", name = "dump", requires = ["policy"], finalize);
 
 #[cfg(any(test, feature = "pg_test"))]
-#[pg_schema]
 mod tests;
 
 /// What `cargo pgrx test` needs of a crate.

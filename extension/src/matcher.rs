@@ -257,7 +257,7 @@ fn load(kind: &str, project: Option<&str>) -> Matcher {
             None => (None, None),
             Some(slug) => client
                 .select(
-                    "SELECT pg_catalog.coalesce(name, slug), default_branch FROM klaxon.project WHERE slug OPERATOR(pg_catalog.=) $1",
+                    "SELECT coalesce(name, slug), default_branch FROM klaxon.project WHERE slug OPERATOR(pg_catalog.=) $1",
                     Some(1),
                     &[slug.into()],
                 )?

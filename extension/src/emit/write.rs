@@ -17,26 +17,26 @@ const SHARDS: i64 = 64;
 
 const INSERT_OUTBOX: &str = "
     INSERT INTO klaxon.outbox (id, event_id, event_type, project, subscription_id, channel_id, shard)
-    SELECT * FROM pg_catalog.unnest($1, $2, $3, $4, $5, $6, $7)";
+    SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7)";
 const INSERT_ONE: &str = "
     INSERT INTO klaxon.outbox (id, event_id, event_type, project, subscription_id, channel_id, shard)
     VALUES ($1, $2, $3, $4, $5, $6, $7)";
 const INSERT_DIGEST: &str = "
     INSERT INTO klaxon.digest_item (event_id, subscription_id, channel_id, due_at)
     SELECT d.event_id, d.subscription_id, d.channel_id, klaxon.digest_due(s.digest_at, s.digest_timezone, pg_catalog.now())
-    FROM pg_catalog.unnest($1, $2, $3) AS d (event_id, subscription_id, channel_id)
+    FROM unnest($1, $2, $3) AS d (event_id, subscription_id, channel_id)
     JOIN klaxon.subscription AS s ON s.id OPERATOR(pg_catalog.=) d.subscription_id";
 const INSERT_INBOX: &str = "
     INSERT INTO klaxon.inbox (event_id, event_type, project, subscription_id, principal, reason, title, data)
     SELECT n.event_id, n.event_type, n.project, n.subscription_id, n.principal, n.reason, n.title, e.payload
-    FROM pg_catalog.unnest($1, $2, $3, $4, $5, $6, $7)
+    FROM unnest($1, $2, $3, $4, $5, $6, $7)
         AS n (event_id, event_type, project, subscription_id, principal, reason, title)
     JOIN klaxon.event AS e ON e.id OPERATOR(pg_catalog.=) n.event_id";
 const INSERT_HELD: &str = "
     INSERT INTO klaxon.held_back (subscription_id, task_name, events)
-    SELECT * FROM pg_catalog.unnest($1, $2, $3)";
+    SELECT * FROM unnest($1, $2, $3)";
 const INSERT_FILTER_ERRORS: &str = "
-    INSERT INTO klaxon.filter_error (subscription_id, events) SELECT * FROM pg_catalog.unnest($1, $2)";
+    INSERT INTO klaxon.filter_error (subscription_id, events) SELECT * FROM unnest($1, $2)";
 const NOTIFIED: &str = "
     SELECT notified_at FROM klaxon.cooldown
     WHERE subscription_id OPERATOR(pg_catalog.=) $1 AND task_name OPERATOR(pg_catalog.=) $2";
