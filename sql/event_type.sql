@@ -1,10 +1,11 @@
--- The vocabulary of events. A name that is not here is a typo, and emitting it an error.
+-- The vocabulary of events. A name that is not here is a typo, and emitting it an error. `resolves`
+-- is checked by trigger: a foreign key of the table to itself makes pg_dump warn of a circle.
 CREATE TABLE klaxon.event_type (
     name         text PRIMARY KEY
                  CHECK (length(name) BETWEEN 1 AND 100 AND name ~ '^[[:graph:]]+$' AND name !~ '["''`*?\[\]]'),
     description  text,
     severity     text CHECK (severity IN ('critical', 'error', 'warning', 'info')),
-    resolves     text REFERENCES klaxon.event_type (name) ON UPDATE CASCADE CHECK (resolves <> name),
+    resolves     text CHECK (resolves <> name),
     built_in     boolean NOT NULL DEFAULT false,
     created_at   timestamptz NOT NULL DEFAULT now(),
     updated_at   timestamptz NOT NULL DEFAULT now()
@@ -43,6 +44,14 @@ BEGIN
         END IF;
         RETURN OLD;
     END IF;
+    IF NEW.resolves IS NOT NULL AND NOT EXISTS (SELECT FROM klaxon.event_type WHERE name = NEW.resolves)
+       AND (TG_OP = 'UPDATE' OR NEW.created_at = now()) THEN
+        RAISE EXCEPTION 'event type "%" resolves "%", which is none', NEW.name, NEW.resolves
+            USING ERRCODE = '23503', HINT = 'INSERT the type it resolves first.';
+    END IF;
+    IF TG_OP = 'UPDATE' THEN
+        RETURN NEW;
+    END IF;
     -- A dump carries the built-in types that were edited; the installation has already written them.
     IF NEW.built_in AND EXISTS (SELECT FROM klaxon.event_type WHERE name = NEW.name AND built_in) THEN
         UPDATE klaxon.event_type
@@ -55,5 +64,6 @@ END
 $$;
 COMMENT ON FUNCTION klaxon.event_type_guard() IS 'Trigger: keeps the built-in event types, and lets a dump restore what was edited of them';
 CREATE TRIGGER guard_insert BEFORE INSERT ON klaxon.event_type FOR EACH ROW EXECUTE FUNCTION klaxon.event_type_guard();
+CREATE TRIGGER guard_update BEFORE UPDATE OF resolves ON klaxon.event_type FOR EACH ROW EXECUTE FUNCTION klaxon.event_type_guard();
 CREATE TRIGGER guard_delete BEFORE DELETE ON klaxon.event_type FOR EACH ROW EXECUTE FUNCTION klaxon.event_type_guard();
 CREATE TRIGGER touch BEFORE UPDATE ON klaxon.event_type FOR EACH ROW EXECUTE FUNCTION klaxon.touch();
