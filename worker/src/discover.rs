@@ -1,0 +1,3 @@
+//! Finding new work.
+
+mod snapshot;
