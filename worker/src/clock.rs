@@ -25,6 +25,11 @@ impl DbTime {
         Self(micros.saturating_sub(POSTGRES_EPOCH))
     }
 
+    /// Microseconds since 2000-01-01 UTC, as Postgres counts.
+    pub fn micros(self) -> i64 {
+        self.0
+    }
+
     /// Microseconds since the Unix epoch.
     pub fn unix_micros(self) -> i64 {
         self.0.saturating_add(POSTGRES_EPOCH)

@@ -211,6 +211,11 @@ impl Schedule {
         self.touch(channel_id, now);
     }
 
+    /// Whether there may be something to send.
+    pub fn is_ready(&self) -> bool {
+        !self.round.is_empty()
+    }
+
     /// The next delivery to send, in turn among the channels; `free` is how many more may be in
     /// flight over all.
     pub fn next(&mut self, now: DbTime, free: usize) -> Option<Pending> {
