@@ -11,13 +11,13 @@ use uuid::Uuid;
 pub use self::snapshot::{Snapshot, SnapshotError};
 use crate::clock::{Clock, DbTime};
 use crate::schedule::{Ask, Fetched, Happening, Pending, Place, Shards};
-use crate::statement::Statements;
+use crate::statement::{Statements, reason};
 
 /// Why a read brought nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// Postgres refused it, or is gone.
-    #[error("{0}")]
+    #[error("{}", reason(.0))]
     Database(#[from] Error),
     /// It answered what it never does.
     #[error("{0}")]

@@ -1,16 +1,25 @@
-//! The owner session's statements, prepared once: each is planned for index scans whatever the
-//! statistics say, so that a plan made while a table was empty does not stay when it is not.
+//! The owner session's statements, prepared once.
 
 use futures_util::future::try_join_all;
 use tokio_postgres::{Client, Error, Statement};
 
 /// What the session is told first. Its statements are fixed and each has its index; the planner's
-/// other ideas only ever come from statistics that are behind.
+/// other ideas only ever come from statistics that are behind. (Settling is planned each time: see
+/// there.)
 pub const SETTINGS: &str = "SET search_path = pg_catalog; SET TimeZone = 'UTC'; SET jit = off; SET enable_seqscan = off; \
      SET enable_hashjoin = off; SET enable_mergejoin = off; SET plan_cache_mode = force_generic_plan; \
      SET default_transaction_isolation = 'read committed'; SET default_transaction_read_only = off; \
      SET synchronous_commit = on; SET statement_timeout = '9s'; SET lock_timeout = '5s'; \
      SET idle_in_transaction_session_timeout = '15s'";
+
+/// What Postgres said, without the detail, which may quote a row: its error displays as "db error".
+pub fn reason(error: &Error) -> String {
+    match error.as_db_error() {
+        Some(said) => format!("{} ({})", said.message(), said.code().code()),
+        None => std::error::Error::source(error)
+            .map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}")),
+    }
+}
 
 macro_rules! statements {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {

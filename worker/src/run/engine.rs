@@ -178,6 +178,9 @@ impl Engine {
     /// Sends whatever may be sent. Says whether there was more than there are permits for.
     fn dispatch(&mut self, now: Instant) -> bool {
         let time = self.clock.at(now);
+        if self.outcomes.is_full() {
+            return false;
+        }
         while let Ok(permit) = Arc::clone(&self.shared.permits).try_acquire_owned() {
             let free = self.shared.permits.available_permits() + 1;
             let Some(row) = self.schedule.next(time, free) else { return false };

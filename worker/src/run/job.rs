@@ -19,7 +19,7 @@ use crate::discover::{self, Discovery, ReadError, Snapshot};
 use crate::ownership::{self, Fenced, Roll};
 use crate::schedule::{Ask, Fetched, Shards};
 use crate::settle::{self, Log, Outcome, SettleError, Settled, Written};
-use crate::statement::Statements;
+use crate::statement::{Statements, reason};
 
 /// How long Postgres may take to answer. Its own `statement_timeout` is shorter: this one is for a
 /// connection that goes nowhere.
@@ -38,7 +38,7 @@ pub struct Database {
 #[derive(Debug, thiserror::Error)]
 pub enum Lost {
     /// Postgres ended it, or refused what must not be refused.
-    #[error("{0}")]
+    #[error("{}", reason(.0))]
     Database(#[from] tokio_postgres::Error),
     /// A read failed.
     #[error("{0}")]

@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 use crate::schedule::Shards;
 use crate::settle::{BATCH, Outcome, SettleError, Settled};
 
+/// Outcomes held at most, about: beyond it nothing more is sent until some are written. At twenty
+/// milliseconds a batch this is more than any receiver answers meanwhile.
+const FULL: usize = 8 * BATCH;
 /// How long to leave the database alone after it refused a batch for no fault of the batch.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long to leave alone an outcome that cannot be written.
@@ -30,6 +33,11 @@ impl Outcomes {
     /// Takes in an outcome.
     pub fn push(&mut self, outcome: Outcome) {
         self.waiting.push_back(outcome);
+    }
+
+    /// Whether there are so many that nothing more should be sent.
+    pub fn is_full(&self) -> bool {
+        self.waiting.len() >= FULL
     }
 
     /// Whether nothing waits that could be written now or soon.

@@ -19,7 +19,7 @@ use self::log::Head;
 pub use self::log::Log;
 pub use self::outcome::{Attempt, ChannelName, End, Outcome};
 use crate::clock::{Clock, DbTime};
-use crate::statement::Statements;
+use crate::statement::{Statements, reason};
 
 /// Outcomes a transaction takes at most.
 pub const BATCH: usize = 500;
@@ -28,7 +28,7 @@ pub const BATCH: usize = 500;
 #[derive(Debug, thiserror::Error)]
 pub enum SettleError {
     /// Postgres refused it, or is gone.
-    #[error("{0}")]
+    #[error("{}", reason(.0))]
     Database(#[from] Error),
     /// There is nothing to append to: the deployment was never initialised, or its row was removed.
     #[error("klaxon.audit_head is empty: run klaxon init")]
@@ -87,6 +87,11 @@ pub async fn settle(
     result
 }
 
+/// The planner is asked anew for each batch: a plan for finding rows by id, made while the outbox was
+/// empty, would walk an index from end to end once it is not. Every other statement has one index it
+/// can use.
+const BEGIN: &str = "BEGIN; SET LOCAL plan_cache_mode = force_custom_plan";
+
 async fn transact(
     client: &Client,
     statements: &Statements,
@@ -97,7 +102,7 @@ async fn transact(
     let Batch { sent, failed, dead } = Batch::new(outcomes);
     // Sent one behind the other without waiting; after one fails, Postgres refuses the rest.
     let (begun, sent_rows, failed_rows, dead_rows, head) = join5(
-        client.batch_execute("BEGIN"),
+        client.batch_execute(BEGIN),
         query_unless(sent.ids.is_empty(), client, &statements.sent, &[&sent.ids, &sent.attempts]),
         query_unless(
             failed.ids.is_empty(),
