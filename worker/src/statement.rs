@@ -3,14 +3,15 @@
 use futures_util::future::try_join_all;
 use tokio_postgres::{Client, Error, Statement};
 
-/// What the session is told first. Its statements are fixed and each has its index; the planner's
-/// other ideas only ever come from statistics that are behind. (Settling is planned each time: see
-/// there.)
+/// What the session is told first. Its statements are fixed, each has its index, and each is written so
+/// that there is no second way: the planner's other ideas only ever come from statistics that are
+/// behind. A transaction of ours waits for no more than a computation; one that is idle for seconds is
+/// of a worker that was stopped in it, and must not keep the others from the end of the log.
 pub const SETTINGS: &str = "SET search_path = pg_catalog; SET TimeZone = 'UTC'; SET jit = off; SET enable_seqscan = off; \
      SET enable_hashjoin = off; SET enable_mergejoin = off; SET plan_cache_mode = force_generic_plan; \
      SET default_transaction_isolation = 'read committed'; SET default_transaction_read_only = off; \
      SET synchronous_commit = on; SET statement_timeout = '9s'; SET lock_timeout = '5s'; \
-     SET idle_in_transaction_session_timeout = '15s'";
+     SET idle_in_transaction_session_timeout = '2s'";
 
 /// What Postgres said, without the detail, which may quote a row: its error displays as "db error".
 pub fn reason(error: &Error) -> String {

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use crate::schedule::Shards;
 use crate::settle::{BATCH, Outcome, SettleError, Settled};
 
-/// Outcomes held at most, about: beyond it nothing more is sent until some are written. At twenty
-/// milliseconds a batch this is more than any receiver answers meanwhile.
-const FULL: usize = 8 * BATCH;
+/// Outcomes that may wait while a batch is being written; beyond it nothing more is sent until it is.
+/// What was sent and is not written is sent again after a crash, so this bounds the repetitions.
+const FULL: usize = BATCH;
 /// How long to leave the database alone after it refused a batch for no fault of the batch.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long to leave alone an outcome that cannot be written.

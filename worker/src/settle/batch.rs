@@ -1,30 +1,47 @@
 //! A batch of outcomes as the arrays its statements take: one array a column.
 
+use std::time::Duration;
+
 use uuid::Uuid;
 
 use super::outcome::{End, Outcome};
+use crate::clock::DbTime;
 
-/// Arguments of `sent.sql`.
+/// Which rows a statement is about: each as it was read, and no other.
 #[derive(Debug, Default)]
-pub struct Sent {
+pub struct Rows {
     pub ids: Vec<Uuid>,
+    pub channels: Vec<i64>,
+    pub due: Vec<DbTime>,
     pub attempts: Vec<i32>,
 }
 
-/// Arguments of `failed.sql`.
+impl Rows {
+    fn push(&mut self, outcome: &Outcome) {
+        self.ids.push(outcome.ticket.id);
+        self.channels.push(outcome.ticket.channel_id);
+        self.due.push(outcome.due_at);
+        self.attempts.push(outcome.attempts);
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+}
+
+/// What `failed.sql` takes beside its rows.
 #[derive(Debug, Default)]
 pub struct Failed<'a> {
-    pub ids: Vec<Uuid>,
-    pub attempts: Vec<i32>,
+    pub rows: Rows,
     pub delays: Vec<i64>,
     pub errors: Vec<Option<&'a str>>,
 }
 
-/// Arguments of `dead.sql`.
+/// What `dead.sql` takes beside its rows.
 #[derive(Debug, Default)]
 pub struct Dead<'a> {
-    pub ids: Vec<Uuid>,
-    pub attempts: Vec<i32>,
+    pub rows: Rows,
     pub attempted: Vec<bool>,
     pub errors: Vec<Option<&'a str>>,
     pub reasons: Vec<&'static str>,
@@ -33,7 +50,7 @@ pub struct Dead<'a> {
 /// A batch, sorted by what becomes of its rows.
 #[derive(Debug, Default)]
 pub struct Batch<'a> {
-    pub sent: Sent,
+    pub sent: Rows,
     pub failed: Failed<'a>,
     pub dead: Dead<'a>,
 }
@@ -43,21 +60,15 @@ impl<'a> Batch<'a> {
     pub fn new(outcomes: &'a [Outcome]) -> Self {
         let mut batch = Self::default();
         for outcome in outcomes {
-            let (id, attempts) = (outcome.ticket.id, outcome.attempts);
             match outcome.end {
-                End::Sent => {
-                    batch.sent.ids.push(id);
-                    batch.sent.attempts.push(attempts);
-                }
+                End::Sent => batch.sent.push(outcome),
                 End::Retry(delay) => {
-                    batch.failed.ids.push(id);
-                    batch.failed.attempts.push(attempts);
-                    batch.failed.delays.push(i64::try_from(delay.as_micros()).unwrap_or(i64::MAX));
+                    batch.failed.rows.push(outcome);
+                    batch.failed.delays.push(microseconds(delay));
                     batch.failed.errors.push(outcome.error());
                 }
                 End::Dead(reason) => {
-                    batch.dead.ids.push(id);
-                    batch.dead.attempts.push(attempts);
+                    batch.dead.rows.push(outcome);
                     batch.dead.attempted.push(outcome.attempt.is_some());
                     batch.dead.errors.push(outcome.error());
                     batch.dead.reasons.push(reason);
@@ -66,4 +77,8 @@ impl<'a> Batch<'a> {
         }
         batch
     }
+}
+
+fn microseconds(span: Duration) -> i64 {
+    i64::try_from(span.as_micros()).unwrap_or(i64::MAX)
 }

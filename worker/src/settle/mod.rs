@@ -87,11 +87,6 @@ pub async fn settle(
     result
 }
 
-/// The planner is asked anew for each batch: a plan for finding rows by id, made while the outbox was
-/// empty, would walk an index from end to end once it is not. Every other statement has one index it
-/// can use.
-const BEGIN: &str = "BEGIN; SET LOCAL plan_cache_mode = force_custom_plan";
-
 async fn transact(
     client: &Client,
     statements: &Statements,
@@ -102,19 +97,39 @@ async fn transact(
     let Batch { sent, failed, dead } = Batch::new(outcomes);
     // Sent one behind the other without waiting; after one fails, Postgres refuses the rest.
     let (begun, sent_rows, failed_rows, dead_rows, head) = join5(
-        client.batch_execute(BEGIN),
-        query_unless(sent.ids.is_empty(), client, &statements.sent, &[&sent.ids, &sent.attempts]),
+        client.batch_execute("BEGIN"),
         query_unless(
-            failed.ids.is_empty(),
+            sent.is_empty(),
             client,
-            &statements.failed,
-            &[&failed.ids, &failed.attempts, &failed.delays, &failed.errors],
+            &statements.sent,
+            &[&sent.ids, &sent.channels, &sent.due, &sent.attempts],
         ),
         query_unless(
-            dead.ids.is_empty(),
+            failed.rows.is_empty(),
+            client,
+            &statements.failed,
+            &[
+                &failed.rows.ids,
+                &failed.rows.channels,
+                &failed.rows.due,
+                &failed.rows.attempts,
+                &failed.delays,
+                &failed.errors,
+            ],
+        ),
+        query_unless(
+            dead.rows.is_empty(),
             client,
             &statements.dead,
-            &[&dead.ids, &dead.attempts, &dead.attempted, &dead.errors, &dead.reasons],
+            &[
+                &dead.rows.ids,
+                &dead.rows.channels,
+                &dead.rows.due,
+                &dead.rows.attempts,
+                &dead.attempted,
+                &dead.errors,
+                &dead.reasons,
+            ],
         ),
         client.query_opt(&statements.head, &[]),
     )

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use crate::clock::DbTime;
 use crate::schedule::{Pending, Ticket};
 
 /// A channel, as the log names it.
@@ -55,7 +56,10 @@ pub struct Outcome {
     pub subscription_id: Option<i64>,
     /// Whether a replay wrote it.
     pub replayed: bool,
-    /// Attempts before this one: what the row must still say, or this outcome is none of its business.
+    /// When the row was due, and attempts before this one: what it must still say, or this outcome is
+    /// none of its business.
+    pub due_at: DbTime,
+    /// Attempts before this one.
     pub attempts: i32,
     /// The channel; `None` where it is gone.
     pub channel: Option<Arc<ChannelName>>,
@@ -89,6 +93,7 @@ impl Outcome {
             project: row.project,
             subscription_id: row.subscription_id,
             replayed: row.replayed,
+            due_at: row.due_at,
             attempts: row.attempts,
             channel: None,
             attempt: None,
