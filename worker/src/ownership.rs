@@ -1,0 +1,145 @@
+//! Which shards are this worker's: the advisory locks its session holds.
+//!
+//! What each worker wants follows from the list of the living alone, so workers agree without talking
+//! to one another; and since a lock has one holder, it does no harm while they do not yet agree.
+
+use std::time::{Duration, Instant};
+
+use tokio_postgres::{Client, Error};
+use uuid::Uuid;
+
+use crate::clock::{Clock, DbTime};
+use crate::schedule::{SHARDS, Shards};
+use crate::statement::Statements;
+
+/// The first half of the advisory locks' keys; the second is the shard. "klax" in ASCII.
+const LOCK_CLASS: i32 = 0x6b6c_6178;
+/// How often a worker shows that it is alive.
+pub const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Silence after which a worker is taken for dead, in seconds of the database's clock.
+const SILENCE: f64 = 10.0;
+
+/// What a heartbeat was answered.
+#[derive(Debug)]
+pub struct Roll {
+    /// Whether this worker is still registered: one that is not was declared dead.
+    pub registered: bool,
+    /// Workers that are alive, in ascending order.
+    pub living: Vec<Uuid>,
+    /// Workers that are silent.
+    pub silent: Vec<Uuid>,
+    /// The database's clock.
+    pub clock: Option<Clock>,
+}
+
+/// A worker that was ended because it was silent.
+#[derive(Debug)]
+pub struct Fenced {
+    /// Where it ran.
+    pub host: String,
+    /// Whether its session was there to be ended.
+    pub ended: bool,
+}
+
+/// The shards that worker `me` should own: of `n` living workers the one of rank `r` has every `n`th
+/// shard from `r` on.
+pub fn wanted(me: Uuid, living: &[Uuid]) -> Shards {
+    let Some(rank) = living.iter().position(|worker| *worker == me) else { return Shards::default() };
+    (0..i16::from(SHARDS))
+        .filter(|shard| usize::try_from(*shard).is_ok_and(|s| s % living.len() == rank))
+        .collect()
+}
+
+/// Shows a sign of life and calls the roll. `notified` says that a notification has arrived, so that
+/// people can see whether they do.
+///
+/// # Errors
+///
+/// Where the session breaks.
+pub async fn heartbeat(
+    client: &Client,
+    statements: &Statements,
+    me: Uuid,
+    owned: Shards,
+    notified: bool,
+) -> Result<Roll, Error> {
+    let owned = as_integers(owned);
+    let rows = client.query(&statements.heartbeat, &[&me, &owned, &SILENCE, &notified]).await?;
+    let mut roll = Roll { registered: false, living: Vec::new(), silent: Vec::new(), clock: None };
+    for row in &rows {
+        let shown: DbTime = row.try_get("now")?;
+        roll.clock = Some(Clock::new(shown, Instant::now()));
+        roll.registered = row.try_get("registered")?;
+        let list = if row.try_get("alive")? { &mut roll.living } else { &mut roll.silent };
+        list.push(row.try_get("id")?);
+    }
+    roll.living.sort_unstable();
+    Ok(roll)
+}
+
+/// Ends the session of a worker that is silent, and forgets it. `None` where it came back, or somebody
+/// else was faster.
+///
+/// # Errors
+///
+/// Where the session breaks, or may not end that one.
+pub async fn fence(client: &Client, statements: &Statements, worker: Uuid) -> Result<Option<Fenced>, Error> {
+    let row = client.query_opt(&statements.fence, &[&worker, &SILENCE]).await?;
+    row.map(|row| Ok(Fenced { host: row.try_get("host")?, ended: row.try_get("ended")? })).transpose()
+}
+
+/// Locks those of `shards` that nobody holds.
+///
+/// # Errors
+///
+/// Where the session breaks.
+pub async fn lock(client: &Client, statements: &Statements, shards: Shards) -> Result<Shards, Error> {
+    let rows = client.query(&statements.lock, &[&LOCK_CLASS, &as_integers(shards)]).await?;
+    as_shards(&rows)
+}
+
+/// Unlocks `shards`, after everything of them is settled.
+///
+/// # Errors
+///
+/// Where the session breaks.
+pub async fn unlock(client: &Client, statements: &Statements, shards: Shards) -> Result<Shards, Error> {
+    let rows = client.query(&statements.unlock, &[&LOCK_CLASS, &as_integers(shards)]).await?;
+    as_shards(&rows)
+}
+
+fn as_integers(shards: Shards) -> Vec<i32> {
+    shards.iter().map(i32::from).collect()
+}
+
+fn as_shards(rows: &[tokio_postgres::Row]) -> Result<Shards, Error> {
+    let shards = rows.iter().map(|row| row.try_get::<_, i32>(0)).collect::<Result<Vec<_>, _>>()?;
+    Ok(shards.into_iter().filter_map(|shard| i16::try_from(shard).ok()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_are_shared_evenly_and_completely() {
+        for count in 1..=70u128 {
+            let living: Vec<Uuid> = (1..=count).map(Uuid::from_u128).collect();
+            let shares: Vec<Shards> = living.iter().map(|me| wanted(*me, &living)).collect();
+            let mut all = Shards::default();
+            for share in &shares {
+                assert!(all.without(*share) == all, "two of {count} workers want the same shard");
+                all = all.union(*share);
+            }
+            assert_eq!(all.iter().count(), usize::from(SHARDS));
+            let sizes: Vec<usize> = shares.iter().map(|share| share.iter().count()).collect();
+            assert!(sizes.iter().max().unwrap() - sizes.iter().min().unwrap() <= 1, "{sizes:?}");
+        }
+    }
+
+    #[test]
+    fn a_stranger_wants_nothing() {
+        assert!(wanted(Uuid::from_u128(9), &[Uuid::from_u128(1)]).is_empty());
+        assert!(wanted(Uuid::from_u128(9), &[]).is_empty());
+    }
+}

@@ -1,0 +1,142 @@
+//! One attempt: from a row and its channel to what becomes of the row.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::backoff;
+use crate::channel::{Answer, Courier, Delivery, Project, Verdict};
+use crate::circuit::Health;
+use crate::clock::DbTime;
+use crate::directory::{Meaning, Route};
+use crate::schedule::{Pending, Ticket};
+use crate::settle::{Attempt, End, Outcome};
+
+/// A delivery that has come back.
+#[derive(Debug)]
+pub struct Landing {
+    row: Pending,
+    ticket: Ticket,
+    route: Arc<Route>,
+    /// `None` where it panicked.
+    answer: Option<Answer>,
+    took: Duration,
+}
+
+/// What a landing says.
+#[derive(Debug)]
+pub struct Verdicts {
+    /// What to write.
+    pub outcome: Outcome,
+    /// What it says of the channel.
+    pub health: Health,
+    /// Why the channel should be disabled, if it should.
+    pub disable: Option<String>,
+}
+
+/// Why `row` is not worth an attempt, if it is not: the reason, and what else is to be said.
+pub fn unfit(row: &Pending, route: &Route, now: DbTime) -> Option<(&'static str, Option<String>)> {
+    let settings = match &route.channel.settings {
+        Ok(settings) => settings,
+        Err(problem) => return Some(("channel cannot be used", Some(problem.clone()))),
+    };
+    if row.event.is_none() {
+        return Some(("malformed", Some("its event is missing".to_owned())));
+    }
+    let expired = settings.delivery.max_age.is_some_and(|max_age| now.since(row.created_at) > max_age);
+    expired.then_some(("expired", None))
+}
+
+/// Makes the attempt. A panic in it is one failed attempt and nothing more.
+pub async fn fly(
+    courier: Arc<Courier>,
+    route: Arc<Route>,
+    mut row: Pending,
+    project: Option<Arc<Project>>,
+    meaning: Meaning,
+    permit: OwnedSemaphorePermit,
+) -> Landing {
+    let (ticket, began) = (row.ticket(), Instant::now());
+    let answer = match delivery(&mut row, project, meaning) {
+        None => None,
+        Some(delivery) => {
+            AssertUnwindSafe(courier.deliver(&route.channel, &delivery)).catch_unwind().await.ok()
+        }
+    };
+    drop(permit);
+    Landing { row, ticket, route, answer, took: began.elapsed() }
+}
+
+fn delivery(row: &mut Pending, project: Option<Arc<Project>>, meaning: Meaning) -> Option<Delivery> {
+    let event = row.event.take()?;
+    Some(Delivery {
+        id: row.id,
+        event_id: row.event_id?,
+        event_type: row.event_type.clone(),
+        severity: meaning.severity,
+        resolves: meaning.resolves,
+        project,
+        subscription_id: row.subscription_id,
+        attempt: row.attempts.saturating_add(1),
+        occurred_at: event.occurred_at,
+        payload: event.payload,
+        held_back: 0,
+    })
+}
+
+impl Landing {
+    /// The delivery.
+    pub fn ticket(&self) -> Ticket {
+        self.ticket
+    }
+
+    /// What becomes of the row; `chance` is a random number of `0.0..1.0`.
+    pub fn judge(self, chance: f64) -> Verdicts {
+        let attempt = self.row.attempts.saturating_add(1);
+        let answer = self.answer.unwrap_or_else(|| Answer {
+            verdict: Verdict::Retry { after: None },
+            code: None,
+            error: Some("internal error".to_owned()),
+            body: None,
+        });
+        let health = match (&answer.verdict, answer.code) {
+            (Verdict::Retry { .. }, None | Some(500..)) => Health::Fails,
+            _ => Health::Answers,
+        };
+        let mut disable = None;
+        let end = match answer.verdict {
+            Verdict::Sent => End::Sent,
+            Verdict::Retry { after } => {
+                let own = self.route.channel.settings.as_ref().ok();
+                let own = own.and_then(|settings| settings.delivery.retry_schedule.as_deref());
+                let schedule = own.unwrap_or(&backoff::DEFAULT_SCHEDULE);
+                backoff::retry_delay(schedule, attempt, after, chance)
+                    .map_or(End::Dead("retries exhausted"), End::Retry)
+            }
+            Verdict::Dead { disable: for_good } => {
+                if for_good {
+                    disable = Some(answer.error.clone().unwrap_or_else(|| "gone".to_owned()));
+                }
+                End::Dead("refused")
+            }
+        };
+        if end != End::Sent {
+            tracing::warn!(
+                channel = %self.route.channel.name,
+                delivery = %self.row.id,
+                attempt,
+                code = answer.code,
+                error = answer.error.as_deref(),
+                dead = matches!(end, End::Dead(_)),
+                "delivery failed"
+            );
+        }
+        let duration_ms = i32::try_from(self.took.as_millis()).unwrap_or(i32::MAX);
+        let attempt = Attempt { code: answer.code, error: answer.error, body: answer.body, duration_ms };
+        let name = Arc::clone(&self.route.name);
+        Verdicts { outcome: Outcome::of_attempt(self.row, self.ticket, name, attempt, end), health, disable }
+    }
+}

@@ -1,0 +1,159 @@
+//! What the engine asks of its session: one thing at a time, each with a deadline.
+//!
+//! One at a time because a session has one transaction: a read between a batch's BEGIN and COMMIT
+//! would see rows that may yet roll back. And because everything that is read and written then has an
+//! order, which is what the schedule's bookkeeping rests on.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+use super::Shared;
+use crate::clock::{Clock, DbTime};
+use crate::directory::{self, Loaded, Request};
+use crate::discover::{self, Discovery, ReadError, Snapshot};
+use crate::ownership::{self, Fenced, Roll};
+use crate::schedule::{Ask, Fetched, Shards};
+use crate::settle::{self, Log, Outcome, SettleError, Settled, Written};
+use crate::statement::{Statements, reason};
+
+/// How long Postgres may take to answer. Its own `statement_timeout` is shorter: this one is for a
+/// connection that goes nowhere.
+pub const DEADLINE: Duration = Duration::from_secs(10);
+
+/// The session that owns this worker's shards of one database.
+#[derive(Debug)]
+pub struct Database {
+    /// The session.
+    pub client: Client,
+    /// Its prepared statements.
+    pub statements: Statements,
+}
+
+/// Why the session is of no more use.
+#[derive(Debug, thiserror::Error)]
+pub enum Lost {
+    /// Postgres ended it, or refused what must not be refused.
+    #[error("{}", reason(.0))]
+    Database(#[from] tokio_postgres::Error),
+    /// A read failed.
+    #[error("{0}")]
+    Read(#[from] ReadError),
+    /// The answer did not come.
+    #[error("no answer from postgres within {} s", DEADLINE.as_secs())]
+    Silent,
+    /// Other workers have declared this one dead.
+    #[error("this worker was taken for dead by another")]
+    Fenced,
+    /// It closed while nothing was asked of it.
+    #[error("the connection closed")]
+    Closed,
+}
+
+/// Something to ask.
+#[derive(Debug)]
+pub enum Job {
+    /// Show a sign of life.
+    Beat { worker: Uuid, owned: Shards, notified: bool },
+    /// End a silent worker.
+    Fence(Uuid),
+    /// Take shards, and see where their channels begin. With `afresh`, reading begins here too.
+    Lock { wanted: Shards, afresh: bool },
+    /// Hand over shards.
+    Unlock(Shards),
+    /// Read what is new.
+    Discover { last: Snapshot, owned: Shards, room: (usize, usize) },
+    /// Read what waits.
+    Refill { asks: Vec<Ask>, bytes: usize },
+    /// Write outcomes.
+    Settle { outcomes: Arc<Vec<Outcome>>, log: Arc<Log>, written: Written },
+    /// Read channels, projects and event types.
+    Load(Request),
+    /// Disable a channel.
+    Disable { channel_id: i64, reason: String },
+    /// Go.
+    Leave { worker: Uuid, owned: Shards },
+}
+
+/// What was answered.
+#[derive(Debug)]
+pub enum Answer {
+    /// To a heartbeat.
+    Roll(Roll),
+    /// To a fence.
+    Fenced(Uuid, Option<Fenced>),
+    /// To a lock: what was free, where its channels begin, and where reading begins if afresh.
+    Locked { shards: Shards, begins: Vec<(i64, DbTime)>, start: Option<(Snapshot, Clock)> },
+    /// To an unlock.
+    Unlocked(Shards),
+    /// To a read of what is new.
+    News(Discovery),
+    /// To a read of what waits.
+    Rows { asks: Vec<Ask>, rows: Vec<Fetched>, clock: Option<Clock> },
+    /// To a batch.
+    Settled(Result<Settled, SettleError>, Written),
+    /// To a load.
+    Loaded(Loaded),
+    /// To a disabling: the channel's name, if it was enabled until now.
+    Disabled { channel_id: i64, name: Option<String>, reason: String },
+    /// To the last.
+    Left,
+}
+
+/// A job that is being done.
+pub type Doing = Pin<Box<dyn Future<Output = Result<Answer, Lost>> + Send>>;
+
+/// Begins a job.
+pub fn begin(database: Arc<Database>, shared: Arc<Shared>, job: Job) -> Doing {
+    Box::pin(
+        async move { timeout(DEADLINE, perform(&database, &shared, job)).await.map_err(|_| Lost::Silent)? },
+    )
+}
+
+async fn perform(database: &Database, shared: &Shared, job: Job) -> Result<Answer, Lost> {
+    let Database { client, statements } = database;
+    Ok(match job {
+        Job::Beat { worker, owned, notified } => {
+            Answer::Roll(ownership::heartbeat(client, statements, worker, owned, notified).await?)
+        }
+        Job::Fence(worker) => Answer::Fenced(worker, ownership::fence(client, statements, worker).await?),
+        Job::Lock { wanted, afresh } => {
+            let start = if afresh { Some(discover::start(client, statements).await?) } else { None };
+            let shards = ownership::lock(client, statements, wanted).await?;
+            let begins = discover::first_due(client, statements, shards).await?;
+            Answer::Locked { shards, begins, start }
+        }
+        Job::Unlock(shards) => Answer::Unlocked(ownership::unlock(client, statements, shards).await?),
+        Job::Discover { last, owned, room } => {
+            Answer::News(discover::discover(client, statements, &last, owned, room).await?)
+        }
+        Job::Refill { asks, bytes } => {
+            let (rows, clock) = discover::refill(client, statements, &asks, bytes).await?;
+            Answer::Rows { asks, rows, clock }
+        }
+        Job::Settle { outcomes, log, mut written } => {
+            let result = settle::settle(client, statements, &log, &outcomes, &mut written).await;
+            match result {
+                Err(SettleError::Database(error)) if client.is_closed() => return Err(error.into()),
+                result => Answer::Settled(result, written),
+            }
+        }
+        Job::Load(request) => {
+            Answer::Loaded(directory::load(client, statements, &shared.secret_keys, request).await?)
+        }
+        Job::Disable { channel_id, reason } => {
+            let row = client.query_opt(&statements.disable, &[&channel_id, &reason]).await?;
+            let name = row.map(|row| row.try_get("name")).transpose()?;
+            Answer::Disabled { channel_id, name, reason }
+        }
+        Job::Leave { worker, owned } => {
+            client.execute(&statements.leave, &[&worker]).await?;
+            ownership::unlock(client, statements, owned).await?;
+            Answer::Left
+        }
+    })
+}

@@ -1,0 +1,17 @@
+-- Delivered. Only where the row is as it was sent: a COMMIT whose answer was lost is not repeated.
+-- Shaped so that it has one plan, a probe a delivery. A plain join on id, planned from statistics of
+-- an empty outbox, walks an index from end to end, and in the wrong one; with the whole key every
+-- index that fits is a good one, and LATERAL and ctid leave no other order.
+-- $1 deliveries, $2 channels, $3 due times and $4 attempts as they were read
+WITH settled AS MATERIALIZED (
+    SELECT o.ctid
+    FROM unnest($1::uuid[], $2::bigint[], $3::timestamptz[], $4::integer[]) AS s (id, channel_id, due_at, attempts)
+    CROSS JOIN LATERAL (
+        SELECT o.ctid FROM klaxon.outbox AS o
+        WHERE o.id = s.id AND o.channel_id = s.channel_id AND o.due_at = s.due_at AND o.attempts = s.attempts
+        OFFSET 0
+    ) AS o
+)
+DELETE FROM klaxon.outbox AS o
+WHERE o.ctid = ANY (ARRAY(SELECT ctid FROM settled))
+RETURNING o.id
