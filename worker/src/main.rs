@@ -5,12 +5,24 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod backoff;
+mod channel;
+mod circuit;
+mod clock;
 mod command;
 mod config;
 mod database;
 mod deployment;
+mod directory;
+mod discover;
+mod egress;
 mod keys;
 mod logging;
+mod ownership;
+mod run;
+mod schedule;
+mod settle;
+mod statement;
 
 use config::{Flags, Settings};
 

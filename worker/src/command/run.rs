@@ -1,10 +1,86 @@
 //! `klaxon run`: serve the databases until SIGTERM.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
+use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Semaphore, watch};
+
+use crate::channel::{Courier, CourierOptions, Smtp};
 use crate::config::Settings;
+use crate::database::Target;
+use crate::egress::{Guard, GuardOptions, Login, Server};
+use crate::keys::Keys;
+use crate::run::{self, Shared};
 
-/// Serves until told to stop.
-pub async fn run(_settings: Settings) -> anyhow::Result<ExitCode> {
+/// Serves until SIGTERM or SIGINT.
+///
+/// # Errors
+/// Where the configuration, the keys or a database's deployment do not allow it to begin.
+pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
+    let keys = Keys::load(&settings)?;
+    let targets = Target::all(&settings.database_url)?;
+    let mut audit = keys.audit.into_iter();
+    let shared = Shared {
+        courier: Arc::new(Courier::new(Guard::new(guard(&settings)?)?, courier(&settings))?),
+        permits: Arc::new(Semaphore::new(settings.concurrency)),
+        per_channel: settings.per_channel,
+        attempt_timeout: settings.http_timeout,
+        poll_interval: settings.poll_interval,
+        secret_keys: keys.secret,
+        audit_key: audit.next().context("no audit key")?,
+        deployment_id: settings.deployment_id.clone(),
+        host: hostname::get().map_or_else(|_| "unknown".into(), |name| name.to_string_lossy().into_owned()),
+        settings: settings.masked().to_string(),
+    };
+    let (stop, shutdown) = watch::channel(false);
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping: letting what is on its way finish");
+        // Nobody left to tell is the end already.
+        let _ = stop.send(true);
+    });
+    run::run(Arc::new(shared), targets, shutdown).await?;
+    tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+fn guard(settings: &Settings) -> anyhow::Result<GuardOptions> {
+    Ok(GuardOptions {
+        allow_http: settings.allow_http,
+        allow_ports: settings.allow_port.clone(),
+        egress_allow: settings.egress_allow.clone(),
+        connect_to: settings.connect_to.iter().map(|text| text.parse()).collect::<Result<_, _>>()?,
+        ca_file: settings.ca_file.clone(),
+        http_timeout: settings.http_timeout,
+        connect_timeout: settings.connect_timeout,
+        dns_timeout: settings.dns_timeout,
+        dns_ttl: settings.dns_ttl,
+        response_cap: settings.response_cap,
+    })
+}
+
+fn courier(settings: &Settings) -> CourierOptions {
+    let login = match (&settings.smtp_user, &settings.smtp_pass) {
+        (Some(user), Some(pass)) => Some(Login { user: user.clone(), pass: pass.clone() }),
+        _ => None,
+    };
+    let smtp = settings.smtp_host.as_ref().map(|host| Smtp {
+        server: Server {
+            host: host.clone(),
+            port: settings.smtp_port,
+            tls: true,
+            implicit: settings.smtp_secure,
+            login,
+        },
+        from: settings.smtp_from.clone().or_else(|| settings.smtp_user.clone()),
+        from_name: settings.smtp_from_name.clone(),
+    });
+    CourierOptions { site_url: settings.site_url.clone(), smtp }
 }

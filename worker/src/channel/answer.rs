@@ -1,0 +1,126 @@
+//! What HTTP answers mean, unless a vendor says otherwise.
+
+use std::time::{Duration, SystemTime};
+
+use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
+
+use super::{Answer, Verdict};
+use crate::egress::Reply;
+
+/// Longest pause another side can ask for.
+const LONGEST: Duration = Duration::from_secs(3600);
+
+/// 2xx arrived. 410 says that nobody wants messages there any more. Everything else may pass:
+/// Standard Webhooks has receivers answer what they like while they are being repaired, so it is
+/// retried by the channel's schedule. Redirects are failures: a message goes where the channel says.
+pub fn http(reply: &Reply) -> Answer {
+    match reply.status {
+        200..=299 => Answer::sent(reply.status.into()),
+        410 => failed(reply, Verdict::Dead { disable: true }),
+        _ => failed(reply, Verdict::Retry { after: retry_after(&reply.headers) }),
+    }
+}
+
+/// A failure with its status and body.
+pub fn failed(reply: &Reply, verdict: Verdict) -> Answer {
+    let text = String::from_utf8_lossy(&reply.body).into_owned();
+    Answer {
+        verdict,
+        code: Some(reply.status.into()),
+        error: Some(format!("HTTP {}", reply.status)),
+        body: (!text.is_empty()).then_some(text),
+    }
+}
+
+/// `Retry-After` in seconds or as a date (RFC 9110 section 10.2.3), at most an hour. A date is
+/// taken against the answer's own `Date`, so that no clock but the other side's matters. What does
+/// not read is ignored.
+pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse::<u64>() {
+        return Some(Duration::from_secs(seconds).min(LONGEST));
+    }
+    let until = httpdate::parse_http_date(text).ok()?;
+    let now = headers
+        .get(DATE)
+        .and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok())
+        .unwrap_or_else(SystemTime::now);
+    until.duration_since(now).ok().map(|pause| pause.min(LONGEST))
+}
+
+/// Seconds in a JSON answer, as Telegram and Discord give them; at most an hour.
+pub fn json_seconds(body: &[u8], path: &[&str]) -> Option<Duration> {
+    let value: serde_json::Value = serde_json::from_slice(body).ok()?;
+    let seconds = path.iter().try_fold(&value, |value, key| value.get(key))?.as_f64()?;
+    (seconds.is_finite() && seconds >= 0.0).then(|| Duration::from_secs_f64(seconds.min(LONGEST.as_secs_f64())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reply(status: u16, headers: &[(&'static str, &str)]) -> Reply {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.insert(*name, value.parse().unwrap());
+        }
+        Reply { status, headers: map, body: b"why".to_vec() }
+    }
+
+    #[test]
+    fn statuses_mean_what_they_mean() {
+        let retry = Verdict::Retry { after: None };
+        for (status, verdict) in [
+            (200, Verdict::Sent),
+            (202, Verdict::Sent),
+            (204, Verdict::Sent),
+            (301, retry.clone()),
+            (302, retry.clone()),
+            (400, retry.clone()),
+            (401, retry.clone()),
+            (404, retry.clone()),
+            (408, retry.clone()),
+            (410, Verdict::Dead { disable: true }),
+            (425, retry.clone()),
+            (429, retry.clone()),
+            (500, retry.clone()),
+            (503, retry),
+        ] {
+            let answer = http(&reply(status, &[]));
+            assert_eq!(answer.verdict, verdict, "{status}");
+            assert_eq!(answer.body.is_none(), verdict == Verdict::Sent);
+        }
+    }
+
+    #[test]
+    fn retry_after_is_believed_within_bounds() {
+        let date = "Tue, 15 Nov 1994 08:12:31 GMT";
+        for (text, expected) in [
+            ("0", Some(0)),
+            ("120", Some(120)),
+            ("3600", Some(3600)),
+            ("99999999", Some(3600)),
+            ("18446744073709551616", None),
+            ("-1", None),
+            ("soon", None),
+            ("1.5", None),
+            ("", None),
+            ("Tue, 15 Nov 1994 08:13:31 GMT", Some(60)),
+            ("Tue, 15 Nov 1994 08:11:31 GMT", None),
+            ("Wed, 16 Nov 1994 08:13:31 GMT", Some(3600)),
+        ] {
+            let found = retry_after(&reply(503, &[("retry-after", text), ("date", date)]).headers);
+            assert_eq!(found, expected.map(Duration::from_secs), "{text}");
+        }
+    }
+
+    #[test]
+    fn seconds_in_json_are_believed_within_bounds() {
+        let found = |body: &str| json_seconds(body.as_bytes(), &["parameters", "retry_after"]);
+        assert_eq!(found(r#"{"parameters": {"retry_after": 7}}"#), Some(Duration::from_secs(7)));
+        assert_eq!(found(r#"{"parameters": {"retry_after": 1e9}}"#), Some(LONGEST));
+        assert_eq!(found(r#"{"parameters": {"retry_after": -1}}"#), None);
+        assert_eq!(found("{}"), None);
+        assert_eq!(found("not json"), None);
+    }
+}

@@ -1,0 +1,179 @@
+//! Which addresses may be dialled: a pure function, with its table of cases beside it.
+//!
+//! Refused is what the IANA special-purpose address registries (RFC 6890 and its successors) do not
+//! call globally reachable, multicast, and the public addresses that clouds serve metadata on.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+
+/// Whether an address may be dialled; `opened` are the operator's holes in the policy.
+pub fn allows(address: IpAddr, opened: &[IpNet]) -> bool {
+    let open = |address: IpAddr| opened.iter().any(|net| net.contains(&address));
+    if open(address) {
+        return true;
+    }
+    match address {
+        IpAddr::V4(v4) => v4_is_global(v4),
+        IpAddr::V6(v6) => match embedded(v6) {
+            Embedded::None => v6_is_global(v6),
+            Embedded::Only(all) => all.iter().all(|v4| open((*v4).into()) || v4_is_global(*v4)),
+            Embedded::Beside(v4) => v6_is_global(v6) && (open(v4.into()) || v4_is_global(v4)),
+        },
+    }
+}
+
+fn v4_is_global(address: Ipv4Addr) -> bool {
+    let [a, b, c, d] = address.octets();
+    !matches!(
+        (a, b, c, d),
+        // "This network", private, shared (RFC 6598), loopback, link-local.
+        (0 | 10 | 127, ..)
+            | (100, 64..=127, ..)
+            | (169, 254, ..)
+            | (172, 16..=31, ..)
+            | (192, 168, ..)
+            // IETF protocol assignments, documentation, 6to4 relays, benchmarking.
+            | (192, 0, 0 | 2, _)
+            | (192, 88, 99, _)
+            | (198, 18 | 19, ..)
+            | (198, 51, 100, _)
+            | (203, 0, 113, _)
+            // Multicast, reserved, broadcast.
+            | (224..=255, ..)
+            // Azure's wire server; Alibaba's 100.100.100.200 is in the shared range.
+            | (168, 63, 129, 16)
+    )
+}
+
+fn v6_is_global(address: Ipv6Addr) -> bool {
+    let [a, b, ..] = address.segments();
+    // Global unicast is 2000::/3, of which these parts are not.
+    (a & 0xe000) == 0x2000
+        && !matches!(
+            (a, b),
+            // IETF protocol assignments (with ORCHID, benchmarking and Teredo), documentation.
+            (0x2001, 0x0000..=0x01ff | 0x0db8) | (0x3fff, 0x0000..=0x0fff)
+        )
+}
+
+/// IPv4 addresses inside an IPv6 one.
+enum Embedded {
+    None,
+    /// The address means these and nothing else.
+    Only(Vec<Ipv4Addr>),
+    /// The address is judged as itself, and by this.
+    Beside(Ipv4Addr),
+}
+
+fn embedded(address: Ipv6Addr) -> Embedded {
+    let s = address.segments();
+    let v4 = |high: u16, low: u16| Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
+    match s {
+        // Mapped ::ffff:a.b.c.d, and its translated form ::ffff:0:a.b.c.d (RFC 2765).
+        [0, 0, 0, 0, 0, 0xffff, h, l] | [0, 0, 0, 0, 0xffff, 0, h, l] => Embedded::Only(vec![v4(h, l)]),
+        // Compatible ::a.b.c.d; :: and ::1 are IPv6's own, and their 0.0.0.x is refused as well.
+        [0, 0, 0, 0, 0, 0, h, l] => Embedded::Only(vec![v4(h, l)]),
+        // NAT64 64:ff9b::/96 (RFC 6052).
+        [0x64, 0xff9b, 0, 0, 0, 0, h, l] => Embedded::Only(vec![v4(h, l)]),
+        // Local NAT64 64:ff9b:1::/48 (RFC 8215): the /48 layout of RFC 6052, or a /96 inside it.
+        [0x64, 0xff9b, 1, a, b, c, h, l] => {
+            let by_48 = Ipv4Addr::from((u32::from(a) << 16) | (u32::from(b & 0xff) << 8) | u32::from(c >> 8));
+            if h == 0 && l == 0 || (a, b, c) != (0, 0, 0) {
+                Embedded::Only(vec![by_48, v4(h, l)].into_iter().filter(|v4| !v4.is_unspecified()).chain((s[3..] == [0; 5]).then_some(Ipv4Addr::UNSPECIFIED)).collect())
+            } else {
+                Embedded::Only(vec![v4(h, l)])
+            }
+        }
+        // 6to4 2002:a.b.c.d::/48 (RFC 3056).
+        [0x2002, h, l, ..] => Embedded::Only(vec![v4(h, l)]),
+        // Teredo 2001:0:server::client, the client's bits inverted (RFC 4380).
+        [0x2001, 0, sh, sl, _, _, ch, cl] => Embedded::Only(vec![v4(sh, sl), v4(!ch, !cl)]),
+        // ISATAP …:0:5efe:a.b.c.d and …:200:5efe:a.b.c.d (RFC 5214).
+        [.., 0 | 0x200, 0x5efe, h, l] => Embedded::Beside(v4(h, l)),
+        _ => Embedded::None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Addresses that may be dialled.
+    const ALLOWED: &[&str] = &[
+        "1.1.1.1", "8.8.8.8", "9.255.255.255", "11.0.0.0", "93.184.216.34", "100.63.255.255", "100.128.0.0", "126.255.255.255",
+        "128.0.0.1", "168.63.129.15", "168.63.129.17", "169.253.255.255", "169.255.0.0", "172.15.255.255", "172.32.0.0",
+        "191.255.255.255", "192.0.1.1", "192.0.3.0", "192.31.196.1", "192.52.193.1", "192.88.98.255", "192.88.100.0", "192.167.255.255",
+        "192.169.0.0", "192.175.48.1", "198.17.255.255", "198.20.0.0", "198.51.99.255", "198.51.101.0", "203.0.112.255", "203.0.114.0",
+        "223.255.255.255", "2000::1", "2001:200::1", "2001:4860:4860::8888", "2400::1", "2600::1", "2606:4700:4700::1111",
+        "2620:4f:8000::1", "2a00:1450::1", "3ffe::1", "3fff:1000::1",
+        // IPv4 inside, judged by it.
+        "::ffff:8.8.8.8", "::ffff:0:8.8.8.8", "::8.8.8.8", "64:ff9b::8.8.8.8", "64:ff9b:1::8.8.8.8", "2002:808:808::1",
+        "2001:0:808:808:0:0:f7f7:f7f7", "2600::5efe:8.8.8.8", "2600::200:5efe:8.8.8.8",
+    ];
+
+    /// Addresses that may not.
+    const REFUSED: &[&str] = &[
+        "0.0.0.0", "0.0.0.1", "0.255.255.255", "10.0.0.0", "10.1.2.3", "10.255.255.255", "100.64.0.0", "100.100.100.200",
+        "100.127.255.255", "127.0.0.0", "127.0.0.1", "127.255.255.255", "168.63.129.16", "169.254.0.0", "169.254.169.254",
+        "169.254.170.2", "169.254.255.255", "172.16.0.0", "172.20.1.1", "172.31.255.255", "192.0.0.0", "192.0.0.8", "192.0.0.170",
+        "192.0.0.192", "192.0.0.255", "192.0.2.0", "192.0.2.255", "192.88.99.0", "192.88.99.1", "192.168.0.0", "192.168.255.255",
+        "198.18.0.0", "198.19.255.255", "198.51.100.0", "198.51.100.255", "203.0.113.0", "203.0.113.255", "224.0.0.0", "224.0.0.251",
+        "239.255.255.255", "240.0.0.0", "254.1.1.1", "255.255.255.255",
+        "::", "::1", "::2", "100::1", "100:0:0:1::1", "2001::", "2001:1::1", "2001:2::1", "2001:3::1", "2001:4:112::1", "2001:10::1",
+        "2001:20::1", "2001:30::1", "2001:1ff:ffff::1", "2001:db8::1", "2001:db8:ffff::1", "3fff::1", "3fff:fff::1", "4000::1",
+        "5f00::1", "fc00::1", "fd00::1", "fd00:ec2::254", "fd20:ce::254", "fdff::1", "fe00::1", "fe80::1", "febf::1", "fec0::1",
+        "feff::1", "ff02::1", "ff0e::1", "ffff::1", "1::1", "1fff::1",
+        // IPv4 inside, judged by it.
+        "::ffff:127.0.0.1", "::ffff:10.0.0.1", "::ffff:169.254.169.254", "::ffff:0:127.0.0.1", "::127.0.0.1", "::10.0.0.1",
+        "64:ff9b::127.0.0.1", "64:ff9b::10.0.0.1", "64:ff9b::169.254.169.254", "64:ff9b:1::127.0.0.1", "64:ff9b:1::10.0.0.1",
+        "64:ff9b:1:7f00:0:100::", "64:ff9b:1:a00:0:100::", "64:ff9b:1::", "64:ff9b:2::8.8.8.8", "2002:7f00:1::1", "2002:a00:1::1",
+        "2002:a9fe:a9fe::1", "2002:c0a8:101::1", "2001:0:808:808:0:0:80ff:fffe", "2001:0:7f00:1:0:0:f7f7:f7f7",
+        "2600::5efe:127.0.0.1", "2600::5efe:10.0.0.1", "2600::200:5efe:192.168.1.1", "fe80::5efe:8.8.8.8", "fe80::200:5efe:8.8.8.8",
+    ];
+
+    #[test]
+    fn each_address_has_its_verdict() {
+        for text in ALLOWED {
+            assert!(allows(text.parse().unwrap(), &[]), "{text} should be allowed");
+        }
+        for text in REFUSED {
+            assert!(!allows(text.parse().unwrap(), &[]), "{text} should be refused");
+        }
+    }
+
+    #[test]
+    fn the_operator_opens_networks() {
+        let opened: Vec<IpNet> = ["10.1.0.0/16", "fd00:1::/32"].iter().map(|net| net.parse().unwrap()).collect();
+        for (text, verdict) in [
+            ("10.1.2.3", true),
+            ("10.2.0.1", false),
+            ("::ffff:10.1.2.3", true),
+            ("64:ff9b::10.1.2.3", true),
+            ("64:ff9b::10.2.2.3", false),
+            ("fd00:1::7", true),
+            ("fd00:2::7", false),
+        ] {
+            assert_eq!(allows(text.parse().unwrap(), &opened), verdict, "{text}");
+        }
+    }
+
+    /// Spellings of one address that URL parsers accept; the guard judges what the parser made of them.
+    #[test]
+    fn every_spelling_of_an_address_is_that_address() {
+        for url in [
+            "https://127.0.0.1/", "https://127.1/", "https://127.0.1/", "https://2130706433/", "https://0x7f000001/",
+            "https://0x7f.1/", "https://0177.0.0.1/", "https://017700000001/", "https://127.0.0.1./", "https://%31%32%37.0.0.1/",
+            "https://①②⑦.⓪.⓪.①/", "https://[::1]/", "https://[::ffff:127.0.0.1]/", "https://[::ffff:7f00:1]/", "https://[0:0:0:0:0:0:0:1]/",
+            "https://0/", "https://[::]/", "https://0x0a000001/", "https://012.0.0.1/", "https://169.254.43518/",
+        ] {
+            let parsed = url::Url::parse(url).unwrap();
+            let address = match parsed.host().unwrap() {
+                url::Host::Ipv4(v4) => IpAddr::V4(v4),
+                url::Host::Ipv6(v6) => IpAddr::V6(v6),
+                url::Host::Domain(name) => panic!("{url} is a name: {name}"),
+            };
+            assert!(!allows(address, &[]), "{url} is {address}");
+        }
+    }
+}

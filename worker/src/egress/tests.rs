@@ -1,0 +1,166 @@
+//! The guard as a whole, and real connections over loopback.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use rcgen::{CertificateParams, Issuer, KeyPair};
+use reqwest::header::HeaderMap;
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
+use super::*;
+
+fn options() -> GuardOptions {
+    GuardOptions {
+        allow_http: false,
+        allow_ports: Vec::new(),
+        egress_allow: Vec::new(),
+        connect_to: Vec::new(),
+        ca_file: None,
+        http_timeout: Duration::from_secs(5),
+        connect_timeout: Duration::from_secs(5),
+        dns_timeout: Duration::from_secs(5),
+        dns_ttl: Duration::from_secs(30),
+        response_cap: 8192,
+    }
+}
+
+#[test]
+fn connect_to_reads_as_curls() {
+    let read = |text: &str| text.parse::<ConnectTo>();
+    let full = read("Example.com:443:127.0.0.1:8443").unwrap();
+    assert_eq!((full.host.as_str(), full.port, full.to_host.as_str(), full.to_port), ("example.com", Some(443), "127.0.0.1", Some(8443)));
+    let any = read("::[::1]:9000").unwrap();
+    assert_eq!((any.host.as_str(), any.port, any.to_host.as_str(), any.to_port), ("", None, "::1", Some(9000)));
+    for wrong in ["", "a:b:c:d", "a:1:b", "a:1:b:2:c", "a:70000:b:1"] {
+        assert!(read(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[tokio::test]
+async fn ports_schemes_and_addresses_are_judged() {
+    let guard = Guard::new(GuardOptions {
+        allow_ports: vec![8443],
+        egress_allow: vec!["10.1.0.0/16".parse().unwrap()],
+        connect_to: vec!["pinned.example:443:10.1.2.3:8443".parse().unwrap(), "inside.example::127.0.0.1:".parse().unwrap()],
+        ..options()
+    })
+    .unwrap();
+    for (host, port, purpose, expected) in [
+        ("8.8.8.8", 443, Purpose::Https, Ok("8.8.8.8:443")),
+        ("8.8.8.8", 8443, Purpose::Https, Ok("8.8.8.8:8443")),
+        ("8.8.8.8", 25, Purpose::Https, Err(EgressError::Port(25))),
+        ("8.8.8.8", 22, Purpose::Https, Err(EgressError::Port(22))),
+        ("8.8.8.8", 80, Purpose::Http, Err(EgressError::Clear)),
+        ("8.8.8.8", 587, Purpose::Smtp, Ok("8.8.8.8:587")),
+        ("8.8.8.8", 443, Purpose::Smtp, Err(EgressError::Port(443))),
+        ("127.0.0.1", 443, Purpose::Https, Err(EgressError::Policy)),
+        ("[::1]", 443, Purpose::Https, Err(EgressError::Policy)),
+        ("169.254.169.254", 443, Purpose::Https, Err(EgressError::Policy)),
+        ("10.1.9.9", 443, Purpose::Https, Ok("10.1.9.9:443")),
+        ("PINNED.example", 443, Purpose::Https, Ok("10.1.2.3:8443")),
+        // connect-to opens no address by itself.
+        ("inside.example", 443, Purpose::Https, Err(EgressError::Policy)),
+    ] {
+        let found = guard.target(host, port, purpose).await.map(|address| address.to_string());
+        assert_eq!(found, expected.map(str::to_owned), "{host}:{port} {purpose:?}");
+    }
+}
+
+#[test]
+fn a_refusal_names_no_address() {
+    for error in [EgressError::Policy, EgressError::Port(22), EgressError::Clear, EgressError::Unresolved] {
+        assert!(!error.to_string().contains('.'), "{error}");
+    }
+    assert_eq!(EgressError::Policy.to_string(), "egress refused: target refused by policy");
+}
+
+/// A TLS server for `receiver.test` that answers one request a connection with `response`.
+async fn server(response: Vec<u8>) -> (u16, tempfile::NamedTempFile) {
+    let ca_key = KeyPair::generate().unwrap();
+    let mut ca = CertificateParams::new(Vec::new()).unwrap();
+    ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let ca_pem = ca.self_signed(&ca_key).unwrap().pem();
+    let key = KeyPair::generate().unwrap();
+    let leaf = CertificateParams::new(vec!["receiver.test".into()])
+        .unwrap()
+        .signed_by(&key, &Issuer::new(ca, ca_key))
+        .unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), ca_pem).unwrap();
+    let tls = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![leaf.der().clone()], PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())))
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (acceptor, response) = (acceptor.clone(), response.clone());
+            tokio::spawn(async move {
+                let Ok(mut stream) = acceptor.accept(stream).await else { return };
+                let mut request = [0; 4096];
+                let _ = stream.read(&mut request).await;
+                let _ = stream.write_all(&response).await;
+                let _ = stream.shutdown().await;
+            });
+        }
+    });
+    (port, file)
+}
+
+async fn post(url: &str, options: GuardOptions) -> Result<Reply, String> {
+    let http = Http::new(Arc::new(Guard::new(options).unwrap())).unwrap();
+    let post = Post { url: url.parse().unwrap(), headers: HeaderMap::new(), body: "{}".into() };
+    http.post(post).await.map_err(|error| error.to_string())
+}
+
+fn to(port: u16, host: &str, ca: Option<&tempfile::NamedTempFile>) -> GuardOptions {
+    GuardOptions {
+        egress_allow: vec!["127.0.0.1/32".parse().unwrap()],
+        connect_to: vec![format!("{host}:443:127.0.0.1:{port}").parse().unwrap()],
+        ca_file: ca.map(|file| file.path().to_owned()),
+        ..options()
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_is_checked_against_the_name() {
+    let (port, ca) = server(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok".to_vec()).await;
+    let reply = post("https://receiver.test/x", to(port, "receiver.test", Some(&ca))).await.unwrap();
+    assert_eq!((reply.status, reply.body.as_slice()), (200, b"ok".as_slice()));
+    let other = post("https://other.test/x", to(port, "other.test", Some(&ca))).await.unwrap_err();
+    assert!(other.contains("certificate"), "{other}");
+    let unknown = post("https://receiver.test/x", to(port, "receiver.test", None)).await.unwrap_err();
+    assert!(unknown.contains("certificate"), "{unknown}");
+}
+
+#[tokio::test]
+async fn a_redirect_is_not_followed_and_a_body_is_capped() {
+    let (port, ca) = server(b"HTTP/1.1 302 Found\r\nlocation: https://receiver.test/y\r\ncontent-length: 0\r\n\r\n".to_vec()).await;
+    assert_eq!(post("https://receiver.test/x", to(port, "receiver.test", Some(&ca))).await.unwrap().status, 302);
+
+    let mut long = b"HTTP/1.1 500 No\r\ncontent-length: 100000\r\n\r\n".to_vec();
+    long.extend(vec![b'x'; 100_000]);
+    let (port, ca) = server(long).await;
+    assert_eq!(post("https://receiver.test/x", to(port, "receiver.test", Some(&ca))).await.unwrap().body.len(), 8192);
+}
+
+#[tokio::test]
+async fn errors_name_no_url() {
+    let error = post("https://receiver.test/secret-path", to(1, "receiver.test", None)).await.unwrap_err();
+    assert!(error.contains("cannot connect") && !error.contains("secret-path"), "{error}");
+    assert!(!error.contains("127.0.0.1"), "{error}");
+}
+
+#[tokio::test]
+async fn no_answer_is_waited_for_longer_than_the_timeout() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let options = GuardOptions { http_timeout: Duration::from_millis(200), ..to(port, "receiver.test", None) };
+    assert_eq!(post("https://receiver.test/x", options).await.unwrap_err(), "no answer within 200.0ms");
+}
