@@ -234,6 +234,15 @@ impl Receiver {
         .await
     }
 
+    /// The request number `index`, counted from 0 over all paths, once it is there.
+    ///
+    /// # Panics
+    /// When it does not come.
+    pub async fn nth(&self, index: usize) -> Request {
+        self.wait(PATIENCE, &format!("request {}", index + 1), |records| records.requests.get(index).cloned())
+            .await
+    }
+
     /// The delivery ids a counting hook received, once there are `count` of them.
     ///
     /// # Panics

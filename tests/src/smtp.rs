@@ -104,6 +104,12 @@ impl MailServer {
         Ok(Self { port, commands, reports, _child: child, _folder: folder })
     }
 
+    /// Its port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// The worker's `connect-to` for it: port 587 of [`HOST`] is here.
     #[must_use]
     pub fn connect_to(&self) -> String {
