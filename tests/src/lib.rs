@@ -1,1 +1,18 @@
-//! Harness.
+//! What the black-box tests and the demo stand on: a private cluster, the real worker process, and
+//! receivers that verify and refuse as real ones do.
+//!
+//! Every server is on loopback, on a port of its own, and ended by its process id. Waiting is for
+//! signals: a recorded request, a line of a log, a notification. [`until::until`] is the one
+//! place that polls, for conditions that only SQL can answer.
+
+pub mod authority;
+pub mod cluster;
+pub mod database;
+pub mod limit;
+pub mod process;
+pub mod receiver;
+pub mod scene;
+pub mod signature;
+pub mod smtp;
+pub mod until;
+pub mod worker;

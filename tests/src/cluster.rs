@@ -1,0 +1,205 @@
+//! A private Postgres cluster: its own folder, socket and port, trust for everyone, gone afterwards.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::sync::{Arc, LazyLock, Mutex};
+
+use anyhow::{Context as _, bail};
+
+use crate::process::{self, Keeper};
+
+/// The superuser of every cluster here.
+pub const SUPERUSER: &str = "postgres";
+
+/// How a cluster is stopped.
+#[derive(Clone, Copy, Debug)]
+pub enum Stop {
+    /// Ends its sessions and writes a checkpoint.
+    Fast,
+    /// As a crash does: the next start recovers from the log.
+    Immediate,
+}
+
+/// A cluster, running unless [`Cluster::stop`] was called.
+pub struct Cluster {
+    keeper: Keeper,
+    bin: PathBuf,
+    port: u16,
+    settings: Vec<(String, String)>,
+    postmaster: Mutex<Option<Child>>,
+    log: Arc<Mutex<Vec<String>>>,
+}
+
+/// One cluster for all tests of a binary that do not stop it. It does not survive a power cut.
+static SHARED: LazyLock<Cluster> = LazyLock::new(|| {
+    Cluster::start(&[("fsync", "off"), ("synchronous_commit", "off"), ("full_page_writes", "off")])
+        .expect("the shared cluster starts")
+});
+
+impl Cluster {
+    /// The cluster that the tests of this binary share.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn shared() -> &'static Self {
+        &SHARED
+    }
+
+    /// Initialises and starts a cluster with these settings on top of the defaults.
+    ///
+    /// # Errors
+    /// What initdb or postgres said.
+    pub fn start(settings: &[(&str, &str)]) -> anyhow::Result<Self> {
+        let bin = bindir()?;
+        let keeper = Keeper::new("cluster")?;
+        process::run(
+            process::unprivileged(bin.join("initdb"))
+                .current_dir("/")
+                .args(["--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C.UTF-8"])
+                .arg(format!("--username={SUPERUSER}"))
+                .arg("-D")
+                .arg(keeper.folder().join("data")),
+        )?;
+        let cluster = Self {
+            bin,
+            port: free_port()?,
+            settings: settings.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
+            postmaster: Mutex::new(None),
+            log: Arc::default(),
+            keeper,
+        };
+        cluster.restart()?;
+        Ok(cluster)
+    }
+
+    /// Starts it again after [`Cluster::stop`], on the same port.
+    ///
+    /// # Errors
+    /// It does not come up: with the end of its log.
+    pub fn restart(&self) -> anyhow::Result<()> {
+        let mut command = process::unprivileged(self.bin.join("postgres"));
+        command.current_dir("/").arg("-D").arg(self.keeper.folder().join("data"));
+        command.arg("-k").arg(self.socket_folder()).arg("-p").arg(self.port.to_string());
+        for (name, value) in
+            [("listen_addresses", "127.0.0.1"), ("max_connections", "200"), ("lc_messages", "C")]
+        {
+            command.arg("-c").arg(format!("{name}={value}"));
+        }
+        for (name, value) in &self.settings {
+            command.arg("-c").arg(format!("{name}={value}"));
+        }
+        command.process_group(0);
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot start {command:?}"))?;
+        let stderr = child.stderr.take().context("stderr is piped")?;
+        *self.postmaster.lock().expect("no panic while locked") = Some(child);
+        self.await_ready(stderr)
+    }
+
+    /// The postmaster says when it is ready; what it says later is kept for [`Cluster::log`].
+    fn await_ready(&self, stderr: ChildStderr) -> anyhow::Result<()> {
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        let log = Arc::clone(&self.log);
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                if line.contains("database system is ready to accept connections") {
+                    // Nobody listens any more after a second such line.
+                    let _ = ready.send(());
+                }
+                log.lock().expect("no panic while locked").push(line);
+            }
+        });
+        if is_ready.recv().is_err() {
+            bail!("postgres did not start:\n{}", self.log());
+        }
+        Ok(())
+    }
+
+    /// Stops it and waits until it is gone. Without effect on one that does not run.
+    ///
+    /// # Errors
+    /// The postmaster cannot be signalled or waited for.
+    pub fn stop(&self, how: Stop) -> anyhow::Result<()> {
+        let Some(mut child) = self.postmaster.lock().expect("no panic while locked").take() else {
+            return Ok(());
+        };
+        process::signal(
+            child.id(),
+            match how {
+                Stop::Fast => "INT",
+                Stop::Immediate => "QUIT",
+            },
+        )?;
+        child.wait()?;
+        Ok(())
+    }
+
+    /// What the server has logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.log.lock().expect("no panic while locked").join("\n")
+    }
+
+    /// The folder of its Unix socket.
+    #[must_use]
+    pub fn socket_folder(&self) -> &Path {
+        self.keeper.folder()
+    }
+
+    /// Its port, on 127.0.0.1 and in the name of its socket.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// A connection string for programs, over TCP.
+    #[must_use]
+    pub fn url(&self, user: &str, database: &str) -> String {
+        format!("postgresql://{user}@127.0.0.1:{}/{database}", self.port)
+    }
+
+    /// `psql` or another client program of this installation, told where the cluster is.
+    #[must_use]
+    pub fn client(&self, program: &str, database: &str) -> Command {
+        let mut command = Command::new(self.bin.join(program));
+        command
+            .env("PGHOST", self.socket_folder())
+            .env("PGPORT", self.port.to_string())
+            .env("PGUSER", SUPERUSER)
+            .env("PGDATABASE", database)
+            .env("PGCLIENTENCODING", "UTF8")
+            .env("PGTZ", "UTC")
+            .env_remove("PGSERVICE")
+            .env_remove("PGPASSWORD");
+        command
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // The keeper ends what this could not.
+        let _ = self.stop(Stop::Immediate);
+    }
+}
+
+/// Where the programs of the Postgres under test are.
+fn bindir() -> anyhow::Result<PathBuf> {
+    let pg_config = std::env::var_os("PG_CONFIG").unwrap_or_else(|| "/usr/bin/pg_config".into());
+    Ok(process::run(Command::new(pg_config).arg("--bindir"))?.trim().into())
+}
+
+/// A port that is free now; nobody else asks the system for ports by number.
+///
+/// # Errors
+/// None is free.
+pub fn free_port() -> anyhow::Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}

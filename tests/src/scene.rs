@@ -1,0 +1,113 @@
+//! What most tests begin with: a database, keys, a receiver and a mail server, one authority.
+
+use serde_json::Value;
+use tokio_postgres::Client;
+
+use crate::authority::Authority;
+use crate::database::Database;
+use crate::receiver::{Hook, Receiver};
+use crate::smtp::MailServer;
+use crate::worker::{Installation, Worker};
+
+/// The parts, each usable by itself.
+pub struct Scene<'c> {
+    /// A fresh database with the extension.
+    pub database: Database<'c>,
+    /// A superuser's session in it.
+    pub client: Client,
+    /// The worker's configuration and keys.
+    pub installation: Installation,
+    /// Who vouches for the receivers.
+    pub authority: Authority,
+    /// The HTTPS receiver.
+    pub receiver: Receiver,
+    flags: Vec<String>,
+}
+
+impl<'c> Scene<'c> {
+    /// Sets it, the worker not yet running.
+    ///
+    /// # Panics
+    /// When a part does not start.
+    pub async fn set(database: Database<'c>) -> Self {
+        let client = database.connect().await;
+        let installation = Installation::init(&database.url()).await;
+        let authority = Authority::new().expect("an authority can be made");
+        let receiver = Receiver::start(&authority).await.expect("the receiver starts");
+        let mut flags = vec!["--database-url".into(), database.worker_url()];
+        flags.extend(["--egress-allow".into(), "127.0.0.1/32".into()]);
+        flags.extend(["--ca-file".into(), authority.file().display().to_string()]);
+        flags.extend(["--connect-to".into(), receiver.connect_to()]);
+        Self { database, client, installation, authority, receiver, flags }
+    }
+
+    /// Starts a mail server that the worker will reach.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn mail(&mut self) -> MailServer {
+        let server = MailServer::start(&self.authority).await.expect("the mail server starts");
+        self.flags.extend(["--connect-to".into(), server.connect_to()]);
+        server
+    }
+
+    /// Starts the worker, with flags on top of those that lead to the receivers.
+    ///
+    /// # Panics
+    /// When it does not serve.
+    pub async fn worker(&self, flags: &[&str]) -> Worker {
+        let flags: Vec<_> =
+            self.flags.iter().cloned().chain(flags.iter().map(|flag| (*flag).to_owned())).collect();
+        let mut worker = self.installation.start(&flags);
+        worker.ready().await;
+        worker
+    }
+
+    /// A global webhook channel to a path of the receiver, signed where the hook has a secret, and
+    /// a shared subscription of these events to it. Returns the channel's id.
+    ///
+    /// # Panics
+    /// When the database refuses.
+    pub async fn webhook(&self, name: &str, hook: Hook, config: Value, events: &[&str]) -> i64 {
+        let mut config = config;
+        let secret = hook.signed_with().map(str::to_owned);
+        config["url"] = self.receiver.serve(&format!("/{name}"), hook).into();
+        if let Some(secret) = secret {
+            config["hmac_secret"] = secret.into();
+        }
+        self.channel(name, "webhook", config, events).await
+    }
+
+    /// A global channel and a shared subscription of these events to it. Returns the channel's id.
+    ///
+    /// # Panics
+    /// When the database refuses.
+    pub async fn channel(&self, name: &str, kind: &str, config: Value, events: &[&str]) -> i64 {
+        let channel = self
+            .client
+            .query_one(
+                "INSERT INTO klaxon.channel (name, kind, config) VALUES ($1, $2, $3) RETURNING id",
+                &[&name, &kind, &config],
+            )
+            .await
+            .expect("the channel is valid")
+            .get(0);
+        self.client
+            .execute("SELECT klaxon.subscribe(ARRAY[$1::text], $2, owner => NULL)", &[&name, &events])
+            .await
+            .expect("the subscription is valid");
+        channel
+    }
+
+    /// Emits an event, in a transaction of its own. Returns its id.
+    ///
+    /// # Panics
+    /// When the database refuses.
+    pub async fn emit(&self, kind: &str, payload: Value) -> uuid::Uuid {
+        self.client
+            .query_one("SELECT klaxon.notify_event($1, $2)", &[&kind, &payload])
+            .await
+            .expect("the event is valid")
+            .get(0)
+    }
+}

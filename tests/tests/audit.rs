@@ -1,0 +1,150 @@
+//! The audit log against somebody with every right in the database.
+
+use klaxon_tests::database::Database;
+use klaxon_tests::receiver::Hook;
+use klaxon_tests::scene::Scene;
+use klaxon_tests::until::until;
+use serde_json::{Value, json};
+
+/// A scene whose log holds ten attempts, five of them failed with a body, and no running worker.
+async fn ten_attempts() -> Scene<'static> {
+    let scene = Scene::set(Database::new()).await;
+    let answers = [500, 200].repeat(5).into_iter().map(|status| {
+        klaxon_tests::receiver::Answer::status(status).body(if status == 500 { "on fire" } else { "" })
+    });
+    scene
+        .webhook("hook", Hook::default().answers(answers), json!({"retry_schedule": [0]}), &["run.failed"])
+        .await;
+    let mut worker = scene.worker(&["--per-channel", "1"]).await;
+    for count in 1..=5 {
+        scene.emit("run.failed", json!({ "count": count })).await;
+        let settled =
+            format!("(SELECT count(*) FROM klaxon.delivery WHERE kind = 'attempt') = {}", 2 * count);
+        until(&scene.client, &settled).await;
+    }
+    worker.signal("TERM");
+    assert!(worker.wait().await.success());
+    scene
+}
+
+/// The exit status and what `klaxon audit verify --json` says.
+async fn verify(scene: &Scene<'_>, arguments: &[&str]) -> (Option<i32>, Value) {
+    let output = scene.installation.run(&[&["audit", "verify", "--json"], arguments].concat()).await;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let verdict = serde_json::from_str(&said).unwrap_or_else(|error| {
+        panic!("{error}: {said}{}", String::from_utf8_lossy(&output.stderr));
+    });
+    (output.status.code(), verdict)
+}
+
+#[tokio::test]
+async fn what_was_changed_is_found_and_named() {
+    let scene = ten_attempts().await;
+    let (code, clean) = verify(&scene, &[]).await;
+    assert_eq!((code, &clean["ok"], &clean["findings"]), (Some(0), &json!(true), &json!([])), "{clean}");
+    let last = clean["last_seq"].as_i64().unwrap();
+    assert_eq!((clean["first_seq"].as_i64(), clean["rows"].as_i64()), (Some(1), Some(last)));
+    scene
+        .client
+        .batch_execute(
+            "CREATE TABLE log AS TABLE klaxon.delivery; CREATE TABLE head AS TABLE klaxon.audit_head",
+        )
+        .await
+        .unwrap();
+
+    let insert = "INSERT INTO klaxon.delivery SELECT (jsonb_populate_record(d, '{\"seq\": %}')).* FROM klaxon.delivery AS d WHERE seq = 3";
+    let cases: Vec<(&str, String, &str, i64)> = vec![
+        ("an edited status", "UPDATE klaxon.delivery SET status = 'sent' WHERE seq = 3".into(), "altered", 3),
+        ("an edited time", "UPDATE klaxon.delivery SET attempted_at = attempted_at + '1 us' WHERE seq = 4".into(), "altered", 4),
+        ("a null that was none", "UPDATE klaxon.delivery SET error = NULL WHERE seq = 5".into(), "altered", 5),
+        ("an edited body", "UPDATE klaxon.delivery SET response_body = 'all well' WHERE seq = 5".into(), "altered", 5),
+        ("an edited MAC", "UPDATE klaxon.delivery SET mac = decode(repeat('00', 32), 'hex') WHERE seq = 6".into(), "altered", 6),
+        ("a deleted row", "DELETE FROM klaxon.delivery WHERE seq = 7".into(), "missing", 7),
+        ("deleted first rows", "DELETE FROM klaxon.delivery WHERE seq <= 2".into(), "missing", 1),
+        ("a deleted tail", format!("DELETE FROM klaxon.delivery WHERE seq = {last}"), "truncated", last),
+        ("a row added at the end", insert.replace('%', &(last + 1).to_string()), "altered", last + 1),
+        (
+            "a row put between",
+            format!("UPDATE klaxon.delivery SET seq = -seq WHERE false; UPDATE klaxon.delivery SET seq = seq + 100 WHERE seq > 5; \
+                     UPDATE klaxon.delivery SET seq = seq - 99 WHERE seq > 100; {}", insert.replace('%', "6")),
+            "altered",
+            6,
+        ),
+        (
+            "two rows in each other's place",
+            "UPDATE klaxon.delivery SET seq = 1000 WHERE seq = 4; UPDATE klaxon.delivery SET seq = 4 WHERE seq = 5; \
+             UPDATE klaxon.delivery SET seq = 5 WHERE seq = 1000"
+                .into(),
+            "altered",
+            4,
+        ),
+        ("another chain's row", "UPDATE klaxon.delivery SET chain = gen_random_uuid() WHERE seq = 8".into(), "foreign", 8),
+        ("another key's row", "UPDATE klaxon.delivery SET key_id = 'ffffffffffffffff' WHERE seq = 9".into(), "wrong_key", 9),
+    ];
+    for (what, tamper, kind, seq) in cases {
+        scene.client.batch_execute(&tamper).await.unwrap();
+        let (code, verdict) = verify(&scene, &[]).await;
+        let finding = &verdict["findings"][0];
+        assert_eq!(
+            (code, &verdict["ok"], finding["kind"].as_str(), finding["seq"].as_i64()),
+            (Some(1), &json!(false), Some(kind), Some(seq)),
+            "{what}: {verdict}"
+        );
+        scene
+            .client
+            .batch_execute("TRUNCATE klaxon.delivery; INSERT INTO klaxon.delivery TABLE log")
+            .await
+            .unwrap();
+    }
+    assert_eq!(verify(&scene, &[]).await.0, Some(0), "as it was");
+
+    // Retention may blank a body: its hash stays.
+    scene.client.batch_execute("UPDATE klaxon.delivery SET response_body = NULL").await.unwrap();
+    assert_eq!(verify(&scene, &[]).await.0, Some(0));
+}
+
+#[tokio::test]
+async fn a_checkpoint_finds_what_the_chain_alone_cannot() {
+    let scene = ten_attempts().await;
+    let output = scene.installation.run(&["audit", "checkpoint", "--json"]).await;
+    let file = scene.installation.folder().join("checkpoint.json");
+    std::fs::write(&file, output.stdout).unwrap();
+    let file = file.to_str().unwrap();
+    let (code, verdict) = verify(&scene, &["--checkpoint", file]).await;
+    assert_eq!((code, verdict["verdict"].as_str()), (Some(0), Some("clean")));
+
+    // The tail cut off and the head set back: to itself the chain looks whole.
+    scene
+        .client
+        .batch_execute(
+            "DELETE FROM klaxon.delivery WHERE seq > 4;
+             UPDATE klaxon.audit_head AS h SET seq = d.seq, mac = d.mac FROM klaxon.delivery AS d WHERE d.seq = 4",
+        )
+        .await
+        .unwrap();
+    let (code, verdict) = verify(&scene, &[]).await;
+    assert_eq!((code, verdict["verdict"].as_str()), (Some(0), Some("unanchored")));
+    let (code, verdict) = verify(&scene, &["--checkpoint", file]).await;
+    assert_eq!((code, verdict["findings"][0]["kind"].as_str()), (Some(1), Some("rewound")), "{verdict}");
+
+    std::fs::write(file, "{}").unwrap();
+    let (code, verdict) = verify(&scene, &["--checkpoint", file]).await;
+    assert_eq!(
+        (code, verdict["findings"][0]["kind"].as_str()),
+        (Some(1), Some("bad_checkpoint")),
+        "{verdict}"
+    );
+}
+
+#[tokio::test]
+async fn what_cannot_be_verified_exits_2() {
+    let scene = Scene::set(Database::new()).await;
+    let output = scene
+        .installation
+        .run(&["audit", "verify", "--json", "--database-url", "postgresql://nobody@127.0.0.1:1/x"])
+        .await;
+    assert_eq!(output.status.code(), Some(2));
+    std::fs::remove_file(scene.installation.folder().join("audit.key")).unwrap();
+    let output = scene.installation.run(&["audit", "verify"]).await;
+    assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stderr));
+}
