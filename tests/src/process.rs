@@ -70,10 +70,12 @@ pub struct Keeper {
 }
 
 impl Keeper {
+    // The file goes last of what Postgres does. Its process id alone would not do: where the first
+    // process reaps nobody, as in many containers, an orphan keeps its id for ever.
     const SCRIPT: &'static str = r#"
         cat >/dev/null
         pid=$(head -n 1 "$1/data/postmaster.pid" 2>/dev/null) && kill -QUIT "$pid" 2>/dev/null &&
-            while kill -0 "$pid" 2>/dev/null; do sleep 0.05; done
+            while [ -e "$1/data/postmaster.pid" ] && kill -0 "$pid" 2>/dev/null; do sleep 0.05; done
         rm -rf "$1""#;
 
     /// A new folder under the system's temporary one, owned by the user of [`unprivileged`].
