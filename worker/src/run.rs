@@ -1,5 +1,7 @@
 //! The worker at work: one engine a database, and what they share.
 
+mod answer;
+mod choose;
 mod engine;
 mod flight;
 mod job;
@@ -10,16 +12,19 @@ use std::time::{Duration, Instant};
 
 use klaxon_model::audit;
 use klaxon_model::seal::SecretKey;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
+use tokio_postgres::{Client, Notification};
 use uuid::Uuid;
 
 use self::engine::Engine;
 use self::job::{DEADLINE, Database, Lost};
 use crate::backoff;
 use crate::channel::Courier;
-use crate::database::{Session, Target};
+use crate::database::{Session, Target, describe};
+use crate::deployment;
 use crate::statement::{self, Statements};
 
 /// How much longer than one attempt may take a worker that was told to stop waits for what is on its
@@ -39,6 +44,8 @@ pub struct Shared {
     pub attempt_timeout: Duration,
     /// How often to look for work where no notification comes.
     pub poll_interval: Duration,
+    /// The deployment this worker delivers for; no other's.
+    pub deployment_id: Option<String>,
     /// What opens the channels' secrets, newest first.
     pub secret_keys: Vec<SecretKey>,
     /// What signs the log.
@@ -50,30 +57,72 @@ pub struct Shared {
 }
 
 /// Serves every database until `shutdown` turns true, then lets what is on its way finish, writes it
-/// and returns. What a database does not answer for is logged and tried again; nothing ends the worker
-/// but `shutdown`.
-pub async fn run(shared: Arc<Shared>, targets: Vec<Target>, shutdown: watch::Receiver<bool>) {
+/// and returns. A database that is away is waited for.
+///
+/// # Errors
+///
+/// A database refuses this worker: it is another deployment's, or has no extension of this version.
+/// The others are drained first.
+pub async fn run(
+    shared: Arc<Shared>,
+    targets: Vec<Target>,
+    mut shutdown: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
+    let (stop, stopped) = watch::channel(false);
     let mut engines = JoinSet::new();
     for target in targets {
-        engines.spawn(serve(Arc::clone(&shared), target, shutdown.clone()));
+        engines.spawn(serve(Arc::clone(&shared), target, stopped.clone()));
     }
-    while let Some(ended) = engines.join_next().await {
-        if let Err(error) = ended {
-            tracing::error!(%error, "an engine ended unexpectedly");
+    let mut refused = None;
+    loop {
+        tokio::select! {
+            ended = engines.join_next() => match ended {
+                None => break,
+                Some(Ok(Ok(()))) => {}
+                Some(Ok(Err(error))) => {
+                    refused.get_or_insert(error);
+                    stop.send_replace(true);
+                }
+                Some(Err(error)) => {
+                    refused.get_or_insert(error.into());
+                    stop.send_replace(true);
+                }
+            },
+            told = shutdown.wait_for(|told| *told), if !*stopped.borrow() => {
+                // Whoever could tell is gone: that is the end, too.
+                drop(told);
+                stop.send_replace(true);
+            }
         }
     }
+    refused.map_or(Ok(()), Err)
+}
+
+/// Why there is no session.
+enum Unopened {
+    /// Postgres is away: it is waited for.
+    Away(anyhow::Error),
+    /// It refuses this worker, or this worker it.
+    Refused(anyhow::Error),
 }
 
 /// Serves one database: connects, serves until the session is lost, and begins anew.
-async fn serve(shared: Arc<Shared>, target: Target, mut shutdown: watch::Receiver<bool>) {
+async fn serve(
+    shared: Arc<Shared>,
+    target: Target,
+    mut shutdown: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
     let mut engine = Engine::new(Arc::clone(&shared), Uuid::new_v4());
     let mut attempt = 0;
     while !*shutdown.borrow() {
-        let lost = match timeout(DEADLINE, open(&shared, &target, &engine)).await {
-            Ok(Ok((database, session))) => {
+        let opened = timeout(DEADLINE, open(&shared, &target, engine.worker())).await;
+        let lost = match opened.unwrap_or_else(|_| Err(Unopened::Away(Lost::Silent.into()))) {
+            Err(Unopened::Refused(error)) => return Err(error.context(target.name().to_owned())),
+            Err(Unopened::Away(error)) => format!("{error:#}"),
+            Ok((database, notifications)) => {
                 tracing::info!(database = target.name(), worker = %engine.worker(), "serving");
                 let began = Instant::now();
-                match engine.serve(Arc::new(database), session, &mut shutdown).await {
+                match engine.serve(Arc::new(database), notifications, &mut shutdown).await {
                     Ok(()) => break,
                     Err(lost) => {
                         if began.elapsed() > DEADLINE {
@@ -83,18 +132,16 @@ async fn serve(shared: Arc<Shared>, target: Target, mut shutdown: watch::Receive
                     }
                 }
             }
-            Ok(Err(error)) => format!("{error:#}"),
-            Err(_) => Lost::Silent.to_string(),
         };
         attempt += 1;
-        let pause = backoff::reconnect_delay(attempt, fastrand::f64());
         tracing::error!(database = target.name(), error = lost, attempt, "cannot reach postgres");
         tokio::select! {
-            () = sleep(pause) => {}
+            () = sleep(backoff::reconnect_delay(attempt, fastrand::f64())) => {}
             _ = shutdown.changed() => {}
         }
     }
     tracing::info!(database = target.name(), worker = %engine.worker(), "stopped");
+    Ok(())
 }
 
 /// A session that is registered and listens. Only then is anything read, so that what is committed
@@ -102,16 +149,27 @@ async fn serve(shared: Arc<Shared>, target: Target, mut shutdown: watch::Receive
 async fn open(
     shared: &Shared,
     target: &Target,
-    engine: &Engine,
-) -> anyhow::Result<(Database, tokio::sync::mpsc::UnboundedReceiver<tokio_postgres::Notification>)> {
-    let Session { client, notifications, .. } = target.connect().await?;
-    client.batch_execute(statement::SETTINGS).await?;
-    let statements = Statements::prepare(&client).await?;
+    worker: Uuid,
+) -> Result<(Database, UnboundedReceiver<Notification>), Unopened> {
+    let Session { client, notifications, .. } = target.connect().await.map_err(Unopened::Away)?;
+    match prepare(shared, worker, &client).await {
+        Ok(statements) => Ok((Database { client, statements }, notifications)),
+        Err(error) if client.is_closed() => Err(Unopened::Away(error)),
+        Err(error) => Err(Unopened::Refused(error)),
+    }
+}
+
+async fn prepare(shared: &Shared, worker: Uuid, client: &Client) -> anyhow::Result<Statements> {
+    deployment::check(client, shared.deployment_id.as_deref(), &shared.secret_keys).await?;
+    client.batch_execute(statement::SETTINGS).await.map_err(describe)?;
+    let statements = Statements::prepare(client).await.map_err(describe)?;
     let version = env!("CARGO_PKG_VERSION");
     client
-        .execute(&statements.register, &[&engine.worker(), &shared.host, &version, &shared.settings])
-        .await?;
+        .execute(&statements.register, &[&worker, &shared.host, &version, &shared.settings])
+        .await
+        .map_err(describe)?;
     // The notification of its own tells whether any arrive: a pooler in transaction mode swallows them.
-    client.batch_execute("LISTEN klaxon_outbox; LISTEN klaxon_config; NOTIFY klaxon_outbox").await?;
-    Ok((Database { client, statements }, notifications))
+    let listen = "LISTEN klaxon_outbox; LISTEN klaxon_config; NOTIFY klaxon_outbox";
+    client.batch_execute(listen).await.map_err(describe)?;
+    Ok(statements)
 }

@@ -1,6 +1,6 @@
 //! The engine of one database: what it knows, and the loop that turns.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::future::pending;
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,62 +13,63 @@ use tokio_postgres::Notification;
 use uuid::Uuid;
 
 use super::flight::{self, Landing};
-use super::job::{self, Answer, DEADLINE, Database, Doing, Job, Lost};
+use super::job::{self, Answer, DEADLINE, Database, Doing, Lost};
 use super::queue::Outcomes;
 use super::{DRAIN_MARGIN, Shared};
 use crate::channel::Project;
 use crate::clock::{Clock, DbTime};
 use crate::directory::{Directory, Found, Route};
-use crate::discover::{News, Snapshot};
-use crate::ownership::{self, HEARTBEAT, Roll};
-use crate::schedule::{Fetched, Hold, Limits, Pending, SHARDS, Schedule, Shards};
-use crate::settle::{Log, Outcome, Settled, Written};
+use crate::discover::Snapshot;
+use crate::ownership::HEARTBEAT;
+use crate::schedule::{Hold, Limits, Pending, SHARDS, Schedule, Shards};
+use crate::settle::{Log, Outcome, Written};
 
 /// The engine of one database. It outlives its sessions: what is on its way, and what came of it, is
 /// still known when the next one begins.
 pub struct Engine {
-    shared: Arc<Shared>,
-    worker: Uuid,
-    log: Arc<Log>,
-    schedule: Schedule,
-    directory: Directory,
-    clock: Clock,
+    pub(super) shared: Arc<Shared>,
+    pub(super) worker: Uuid,
+    pub(super) log: Arc<Log>,
+    pub(super) schedule: Schedule,
+    pub(super) directory: Directory,
+    pub(super) clock: Clock,
     flights: JoinSet<Landing>,
-    outcomes: Outcomes,
-    written: Written,
-    turn: Turn,
-    session: State,
+    pub(super) outcomes: Outcomes,
+    pub(super) written: Written,
+    pub(super) turn: Turn,
+    pub(super) session: State,
 }
 
 /// What belongs to the session, and ends with it.
 #[derive(Debug, Default)]
-struct State {
+pub struct State {
     /// Shards whose locks it holds.
-    locked: Shards,
+    pub locked: Shards,
     /// Shards it should hold, going by the last roll.
-    wanted: Shards,
+    pub wanted: Shards,
     /// Whether locks are to be tried for.
-    lock_due: bool,
-    silent: Vec<Uuid>,
-    disable: VecDeque<(i64, String)>,
-    snapshot: Option<Snapshot>,
-    news: bool,
-    notified: bool,
-    read_at: Option<Instant>,
-    beat_at: Option<Instant>,
-    draining: Option<Instant>,
+    pub lock_due: bool,
+    pub silent: Vec<Uuid>,
+    pub disable: VecDeque<(i64, String)>,
+    pub snapshot: Option<Snapshot>,
+    pub news: bool,
+    pub notified: bool,
+    pub read_at: Option<Instant>,
+    pub beat_at: Option<Instant>,
+    pub draining: Option<Instant>,
 }
 
 /// Whose turn it is, so that none of the three can keep the session from the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Turn {
+pub enum Turn {
     Discover,
     Refill,
     Settle,
 }
 
 impl Turn {
-    fn next(self) -> Self {
+    /// Whose it is after that.
+    pub fn next(self) -> Self {
         match self {
             Self::Discover => Self::Refill,
             Self::Refill => Self::Settle,
@@ -233,216 +234,6 @@ impl Engine {
             "klaxon_config" => self.directory.invalidate(),
             _ => self.session.news = true,
         }
-    }
-
-    /// What to ask of the session next.
-    fn choose(&mut self, now: Instant) -> Option<Job> {
-        if let Some(until) = self.session.draining
-            && (now >= until || (self.schedule.is_quiet() && self.outcomes.is_empty()))
-        {
-            return Some(Job::Leave { worker: self.worker, owned: self.session.locked });
-        }
-        if let Some(request) = self.directory.request(now) {
-            return Some(Job::Load(request));
-        }
-        if self.session.beat_at.is_none_or(|at| now >= at + HEARTBEAT) {
-            self.session.beat_at = Some(now);
-            let notified = std::mem::take(&mut self.session.notified);
-            return Some(Job::Beat { worker: self.worker, owned: self.session.locked, notified });
-        }
-        if let Some(worker) = self.session.silent.pop() {
-            return Some(Job::Fence(worker));
-        }
-        let surplus = self.session.locked.without(self.schedule.owned());
-        let drained: Shards = surplus.iter().filter(|shard| self.schedule.is_drained(*shard)).collect();
-        if !drained.is_empty() {
-            return Some(Job::Unlock(drained));
-        }
-        if std::mem::take(&mut self.session.lock_due) {
-            let wanted = self.session.wanted.without(self.session.locked);
-            return Some(Job::Lock { wanted, afresh: self.session.locked.is_empty() });
-        }
-        if let Some((channel_id, reason)) = self.session.disable.pop_front() {
-            return Some(Job::Disable { channel_id, reason });
-        }
-        for _ in 0..3 {
-            let turn = self.turn;
-            self.turn = turn.next();
-            let job = match turn {
-                Turn::Discover => self.discover(now),
-                Turn::Refill => self.refill(now),
-                Turn::Settle => self.settle(now),
-            };
-            if job.is_some() {
-                return job;
-            }
-        }
-        None
-    }
-
-    fn discover(&mut self, now: Instant) -> Option<Job> {
-        let poll = self.session.read_at.is_none_or(|at| now >= at + self.shared.poll_interval);
-        if !(self.session.news || poll) || self.schedule.owned().is_empty() || self.session.draining.is_some()
-        {
-            return None;
-        }
-        let last = self.session.snapshot.clone()?;
-        (self.session.news, self.session.read_at) = (false, Some(now));
-        Some(Job::Discover { last, owned: self.schedule.owned(), room: self.schedule.room() })
-    }
-
-    fn refill(&mut self, now: Instant) -> Option<Job> {
-        if !self.schedule.is_hungry() {
-            return None;
-        }
-        let asks = self.schedule.asks(self.clock.at(now));
-        let (_, bytes) = self.schedule.room();
-        (!asks.is_empty()).then_some(Job::Refill { asks, bytes })
-    }
-
-    fn settle(&mut self, now: Instant) -> Option<Job> {
-        let outcomes = self.outcomes.next(self.session.locked, now)?;
-        let written = std::mem::take(&mut self.written);
-        Some(Job::Settle { outcomes, log: Arc::clone(&self.log), written })
-    }
-
-    /// Takes in what the session answered.
-    fn take_in(&mut self, answer: Answer, now: Instant) -> Result<(), Lost> {
-        match answer {
-            Answer::Roll(roll) => self.call(roll)?,
-            Answer::Fenced(worker, fenced) => {
-                if let Some(fenced) = fenced {
-                    tracing::warn!(%worker, host = fenced.host, ended = fenced.ended, "fenced a silent worker");
-                }
-            }
-            Answer::Locked { shards, begins, start } => {
-                if let Some((snapshot, clock)) = start {
-                    (self.session.snapshot, self.clock) = (Some(snapshot), clock);
-                }
-                self.session.locked = self.session.locked.union(shards);
-                self.schedule.own(shards);
-                self.mark(begins, now);
-                if !shards.is_empty() {
-                    tracing::info!(
-                        worker = %self.worker,
-                        taken = shards.iter().count(),
-                        owned = self.session.locked.iter().count(),
-                        "owns shards"
-                    );
-                    (self.session.news, self.session.beat_at) = (true, None);
-                }
-            }
-            Answer::Unlocked(shards) => {
-                self.session.locked = self.session.locked.without(shards);
-                self.session.beat_at = None;
-                tracing::info!(worker = %self.worker, given = shards.iter().count(), "handed over shards");
-            }
-            Answer::News(discovery) => {
-                (self.session.snapshot, self.clock) = (Some(discovery.snapshot), discovery.clock);
-                match discovery.news {
-                    News::Rows(rows) => {
-                        let time = self.clock.at(now);
-                        rows.into_iter().for_each(|row| self.schedule.offer(row, time));
-                    }
-                    News::Overflow(begins) => self.mark(begins, now),
-                }
-            }
-            Answer::Rows { asks, rows, clock } => {
-                self.clock = clock.unwrap_or(self.clock);
-                let time = self.clock.at(now);
-                let mut by_channel: HashMap<i64, Vec<Fetched>> = HashMap::with_capacity(asks.len());
-                for row in rows {
-                    by_channel.entry(row.channel_id()).or_default().push(row);
-                }
-                for ask in asks {
-                    let rows = by_channel.remove(&ask.channel_id).unwrap_or_default();
-                    self.schedule.refill(ask.channel_id, rows, time);
-                }
-            }
-            Answer::Settled(result, written) => {
-                self.written = written;
-                match result {
-                    Ok(settled) => self.settled(settled, now),
-                    Err(error) => self.outcomes.refused(&error, now),
-                }
-            }
-            Answer::Loaded(loaded) => {
-                self.directory.apply(loaded);
-                let held: Vec<_> = self.schedule.held().collect();
-                for (channel_id, hold) in held {
-                    let go = match self.directory.find(channel_id, None).0 {
-                        Found::NotYet => false,
-                        Found::Route(route) => route.enabled || hold == Hold::Unresolved,
-                        Found::Missing => true,
-                    };
-                    if go {
-                        self.schedule.resume(channel_id, self.clock.at(now));
-                    }
-                }
-            }
-            Answer::Disabled { channel_id, name, reason } => {
-                if let Some(channel) = name {
-                    tracing::warn!(channel, reason, "channel disabled");
-                }
-                self.directory.invalidate();
-                self.schedule.hold(channel_id, Hold::Disabled, self.clock.at(now));
-            }
-            Answer::Left => {}
-        }
-        Ok(())
-    }
-
-    /// What a roll says this worker should own.
-    fn call(&mut self, roll: Roll) -> Result<(), Lost> {
-        if !roll.registered {
-            return Err(Lost::Fenced);
-        }
-        self.clock = roll.clock.unwrap_or(self.clock);
-        self.session.silent = roll.silent;
-        if self.session.draining.is_some() {
-            return Ok(());
-        }
-        let wanted = ownership::wanted(self.worker, &roll.living);
-        self.session.wanted = wanted;
-        let surplus = self.schedule.owned().without(wanted);
-        if !surplus.is_empty() {
-            self.schedule.disown(surplus);
-        }
-        let missing = wanted.without(self.session.locked);
-        self.session.lock_due = !missing.is_empty();
-        // What another worker now owns is that worker's to send and to settle.
-        let others = self.outcomes.forget_others(wanted.union(self.session.locked));
-        if !others.is_empty() {
-            tracing::warn!(
-                outcomes = others.len(),
-                "shards went to another worker before their outcomes were settled"
-            );
-        }
-        for outcome in others {
-            self.schedule.settled(&outcome.ticket, None, DbTime::MIN);
-        }
-        Ok(())
-    }
-
-    fn mark(&mut self, begins: Vec<(i64, DbTime)>, now: Instant) {
-        let time = self.clock.at(now);
-        for (channel_id, due_at) in begins {
-            self.schedule.mark(channel_id, due_at, time);
-        }
-    }
-
-    fn settled(&mut self, settled: Settled, now: Instant) {
-        self.clock = settled.clock;
-        let time = self.clock.at(now);
-        for outcome in self.outcomes.written(&settled) {
-            // A row that is not as it was sent is somebody else's doing: it is looked at again.
-            let stands = settled.rows.get(&outcome.ticket.id).copied().unwrap_or(Some(DbTime::MIN));
-            self.schedule.settled(&outcome.ticket, stands, time);
-        }
-        let failing = "has only failed for five days".to_owned();
-        self.session
-            .disable
-            .extend(settled.hopeless.into_iter().map(|channel_id| (channel_id, failing.clone())));
     }
 
     /// Stops taking in work; what is on its way may finish.

@@ -1,0 +1,154 @@
+//! What the session's answers change.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use super::engine::Engine;
+use super::job::{Answer, Lost};
+use crate::clock::DbTime;
+use crate::directory::Found;
+use crate::discover::News;
+use crate::ownership::{self, Roll};
+use crate::schedule::{Fetched, Hold};
+use crate::settle::Settled;
+
+impl Engine {
+    /// Takes in what the session answered.
+    pub(super) fn take_in(&mut self, answer: Answer, now: Instant) -> Result<(), Lost> {
+        match answer {
+            Answer::Roll(roll) => self.call(roll)?,
+            Answer::Fenced(worker, fenced) => {
+                if let Some(fenced) = fenced {
+                    tracing::warn!(%worker, host = fenced.host, ended = fenced.ended, "fenced a silent worker");
+                }
+            }
+            Answer::Locked { shards, begins, start } => {
+                if let Some((snapshot, clock)) = start {
+                    (self.session.snapshot, self.clock) = (Some(snapshot), clock);
+                }
+                self.session.locked = self.session.locked.union(shards);
+                self.schedule.own(shards);
+                self.mark(begins, now);
+                if !shards.is_empty() {
+                    tracing::info!(
+                        worker = %self.worker,
+                        taken = shards.iter().count(),
+                        owned = self.session.locked.iter().count(),
+                        "owns shards"
+                    );
+                    (self.session.news, self.session.beat_at) = (true, None);
+                }
+            }
+            Answer::Unlocked(shards) => {
+                self.session.locked = self.session.locked.without(shards);
+                self.session.beat_at = None;
+                tracing::info!(worker = %self.worker, given = shards.iter().count(), "handed over shards");
+            }
+            Answer::News(discovery) => {
+                (self.session.snapshot, self.clock) = (Some(discovery.snapshot), discovery.clock);
+                match discovery.news {
+                    News::Rows(rows) => {
+                        let time = self.clock.at(now);
+                        rows.into_iter().for_each(|row| self.schedule.offer(row, time));
+                    }
+                    News::Overflow(begins) => self.mark(begins, now),
+                }
+            }
+            Answer::Rows { asks, rows, clock } => {
+                self.clock = clock.unwrap_or(self.clock);
+                let time = self.clock.at(now);
+                let mut by_channel: HashMap<i64, Vec<Fetched>> = HashMap::with_capacity(asks.len());
+                for row in rows {
+                    by_channel.entry(row.channel_id()).or_default().push(row);
+                }
+                for ask in asks {
+                    let rows = by_channel.remove(&ask.channel_id).unwrap_or_default();
+                    self.schedule.refill(ask.channel_id, rows, time);
+                }
+            }
+            Answer::Settled(result, written) => {
+                self.written = written;
+                match result {
+                    Ok(settled) => self.settled(settled, now),
+                    Err(error) => self.outcomes.refused(&error, now),
+                }
+            }
+            Answer::Loaded(loaded) => {
+                self.directory.apply(loaded);
+                let held: Vec<_> = self.schedule.held().collect();
+                for (channel_id, hold) in held {
+                    let go = match self.directory.find(channel_id, None).0 {
+                        Found::NotYet => false,
+                        Found::Route(route) => route.enabled || hold == Hold::Unresolved,
+                        Found::Missing => true,
+                    };
+                    if go {
+                        self.schedule.resume(channel_id, self.clock.at(now));
+                    }
+                }
+            }
+            Answer::Disabled { channel_id, name, reason } => {
+                if let Some(channel) = name {
+                    tracing::warn!(channel, reason, "channel disabled");
+                }
+                self.directory.invalidate();
+                self.schedule.hold(channel_id, Hold::Disabled, self.clock.at(now));
+            }
+            Answer::Left => {}
+        }
+        Ok(())
+    }
+
+    /// What a roll says this worker should own.
+    fn call(&mut self, roll: Roll) -> Result<(), Lost> {
+        if !roll.registered {
+            return Err(Lost::Fenced);
+        }
+        self.clock = roll.clock.unwrap_or(self.clock);
+        self.session.silent = roll.silent;
+        if self.session.draining.is_some() {
+            return Ok(());
+        }
+        let wanted = ownership::wanted(self.worker, &roll.living);
+        self.session.wanted = wanted;
+        let surplus = self.schedule.owned().without(wanted);
+        if !surplus.is_empty() {
+            self.schedule.disown(surplus);
+        }
+        let missing = wanted.without(self.session.locked);
+        self.session.lock_due = !missing.is_empty();
+        // What another worker now owns is that worker's to send and to settle.
+        let others = self.outcomes.forget_others(wanted.union(self.session.locked));
+        if !others.is_empty() {
+            tracing::warn!(
+                outcomes = others.len(),
+                "shards went to another worker before their outcomes were settled"
+            );
+        }
+        for outcome in others {
+            self.schedule.settled(&outcome.ticket, None, DbTime::MIN);
+        }
+        Ok(())
+    }
+
+    fn mark(&mut self, begins: Vec<(i64, DbTime)>, now: Instant) {
+        let time = self.clock.at(now);
+        for (channel_id, due_at) in begins {
+            self.schedule.mark(channel_id, due_at, time);
+        }
+    }
+
+    fn settled(&mut self, settled: Settled, now: Instant) {
+        self.clock = settled.clock;
+        let time = self.clock.at(now);
+        for outcome in self.outcomes.written(&settled) {
+            // A row that is not as it was sent is somebody else's doing: it is looked at again.
+            let stands = settled.rows.get(&outcome.ticket.id).copied().unwrap_or(Some(DbTime::MIN));
+            self.schedule.settled(&outcome.ticket, stands, time);
+        }
+        let failing = "has only failed for five days".to_owned();
+        self.session
+            .disable
+            .extend(settled.hopeless.into_iter().map(|channel_id| (channel_id, failing.clone())));
+    }
+}

@@ -1,0 +1,82 @@
+//! What to ask of the session next.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::engine::{Engine, Turn};
+use super::job::Job;
+use crate::ownership::HEARTBEAT;
+use crate::schedule::Shards;
+
+impl Engine {
+    /// What to ask of the session next.
+    pub(super) fn choose(&mut self, now: Instant) -> Option<Job> {
+        if let Some(until) = self.session.draining
+            && (now >= until || (self.schedule.is_quiet() && self.outcomes.is_empty()))
+        {
+            return Some(Job::Leave { worker: self.worker, owned: self.session.locked });
+        }
+        if let Some(request) = self.directory.request(now) {
+            return Some(Job::Load(request));
+        }
+        if self.session.beat_at.is_none_or(|at| now >= at + HEARTBEAT) {
+            self.session.beat_at = Some(now);
+            let notified = std::mem::take(&mut self.session.notified);
+            return Some(Job::Beat { worker: self.worker, owned: self.session.locked, notified });
+        }
+        if let Some(worker) = self.session.silent.pop() {
+            return Some(Job::Fence(worker));
+        }
+        let surplus = self.session.locked.without(self.schedule.owned());
+        let drained: Shards = surplus.iter().filter(|shard| self.schedule.is_drained(*shard)).collect();
+        if !drained.is_empty() {
+            return Some(Job::Unlock(drained));
+        }
+        if std::mem::take(&mut self.session.lock_due) {
+            let wanted = self.session.wanted.without(self.session.locked);
+            return Some(Job::Lock { wanted, afresh: self.session.locked.is_empty() });
+        }
+        if let Some((channel_id, reason)) = self.session.disable.pop_front() {
+            return Some(Job::Disable { channel_id, reason });
+        }
+        for _ in 0..3 {
+            let turn = self.turn;
+            self.turn = turn.next();
+            let job = match turn {
+                Turn::Discover => self.discover(now),
+                Turn::Refill => self.refill(now),
+                Turn::Settle => self.settle(now),
+            };
+            if job.is_some() {
+                return job;
+            }
+        }
+        None
+    }
+
+    fn discover(&mut self, now: Instant) -> Option<Job> {
+        let poll = self.session.read_at.is_none_or(|at| now >= at + self.shared.poll_interval);
+        if !(self.session.news || poll) || self.schedule.owned().is_empty() || self.session.draining.is_some()
+        {
+            return None;
+        }
+        let last = self.session.snapshot.clone()?;
+        (self.session.news, self.session.read_at) = (false, Some(now));
+        Some(Job::Discover { last, owned: self.schedule.owned(), room: self.schedule.room() })
+    }
+
+    fn refill(&mut self, now: Instant) -> Option<Job> {
+        if !self.schedule.is_hungry() {
+            return None;
+        }
+        let asks = self.schedule.asks(self.clock.at(now));
+        let (_, bytes) = self.schedule.room();
+        (!asks.is_empty()).then_some(Job::Refill { asks, bytes })
+    }
+
+    fn settle(&mut self, now: Instant) -> Option<Job> {
+        let outcomes = self.outcomes.next(self.session.locked, now)?;
+        let written = std::mem::take(&mut self.written);
+        Some(Job::Settle { outcomes, log: Arc::clone(&self.log), written })
+    }
+}
