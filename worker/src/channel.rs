@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use klaxon_model::channel::{Kind, Settings, Target};
+use klaxon_model::channel::{Settings, Target};
 use klaxon_model::event_type::Severity;
 use secrecy::SecretString;
 use serde_json::value::RawValue;
@@ -33,10 +33,6 @@ pub struct Channel {
     pub id: i64,
     /// Its name.
     pub name: String,
-    /// Its kind.
-    pub kind: Kind,
-    /// The project it belongs to.
-    pub project: Option<String>,
     /// Its settings, or why they do not open.
     pub settings: Result<Settings, String>,
 }
@@ -67,8 +63,6 @@ pub struct Delivery {
     pub resolves: Option<String>,
     /// Its project, where that is known.
     pub project: Option<Arc<Project>>,
-    /// The subscription that matched.
-    pub subscription_id: Option<i64>,
     /// Counts from 1.
     pub attempt: i32,
     /// When it happened.
@@ -203,11 +197,9 @@ impl Courier {
             },
             Ok(Request::Mail { server, mail }) => match self.mailer.send(&server, *mail).await {
                 Sent::Accepted(code) => Answer::sent(code),
-                Sent::Refused { code, permanent: false, said } => Answer {
-                    code: Some(code),
-                    body: Some(said),
-                    ..Answer::retry(format!("SMTP {code}"))
-                },
+                Sent::Refused { code, permanent: false, said } => {
+                    Answer { code: Some(code), body: Some(said), ..Answer::retry(format!("SMTP {code}")) }
+                }
                 Sent::Refused { code, permanent: true, said } => {
                     Answer { code: Some(code), body: Some(said), ..Answer::dead(format!("SMTP {code}")) }
                 }
@@ -236,10 +228,8 @@ impl Answer {
 fn json_post(url: url::Url, body: &serde_json::Value) -> Result<Post, String> {
     let body = serde_json::to_vec(body).map_err(|error| format!("the message cannot be written: {error}"))?;
     let mut headers = reqwest::header::HeaderMap::new();
-    headers.insert(
-        reqwest::header::CONTENT_TYPE,
-        reqwest::header::HeaderValue::from_static("application/json"),
-    );
+    headers
+        .insert(reqwest::header::CONTENT_TYPE, reqwest::header::HeaderValue::from_static("application/json"));
     Ok(Post { url, headers, body: body.into() })
 }
 

@@ -6,8 +6,6 @@ use anyhow::{Context as _, bail};
 use futures_util::{StreamExt as _, stream};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use tokio::task::JoinHandle;
-
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_postgres::{AsyncMessage, Client, Config, NoTls, Notification, Socket};
 
@@ -36,15 +34,13 @@ pub struct Target {
     name: String,
 }
 
-/// A session: the client, what it is notified of, and the task that ends when it does.
+/// A session: the client, and what it is notified of until the connection ends.
 #[derive(Debug)]
 pub struct Session {
     /// Runs statements.
     pub client: Client,
     /// What the session is notified of.
     pub notifications: UnboundedReceiver<Notification>,
-    /// Ends when the connection does.
-    pub closed: JoinHandle<()>,
 }
 
 impl Target {
@@ -102,7 +98,7 @@ impl Target {
     {
         let (client, mut connection) = self.config.connect(tls).await.map_err(describe)?;
         let (sender, notifications) = unbounded_channel();
-        let closed = tokio::spawn(async move {
+        tokio::spawn(async move {
             let mut messages = stream::poll_fn(move |context| connection.poll_message(context));
             while let Some(message) = messages.next().await {
                 match message {
@@ -119,7 +115,7 @@ impl Target {
             }
         });
         client.batch_execute(SESSION).await.map_err(describe)?;
-        Ok(Session { client, notifications, closed })
+        Ok(Session { client, notifications })
     }
 }
 

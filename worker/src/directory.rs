@@ -213,7 +213,7 @@ fn route(row: &Row, keys: &[SecretKey]) -> Result<Arc<Route>, Error> {
     // The check constraint admits no other kind.
     let kind: Kind = kind.parse().unwrap_or(Kind::Webhook);
     let settings = open(id, kind, &config, &sealed, keys);
-    let channel = Channel { id, name: name.clone(), kind, project: row.try_get("project")?, settings };
+    let channel = Channel { id, name: name.clone(), settings };
     let name = Arc::new(ChannelName { name, kind: kind.as_str() });
     Ok(Arc::new(Route { channel, name, enabled: row.try_get("enabled")? }))
 }

@@ -155,15 +155,15 @@ impl Guard {
     pub async fn target(&self, host: &str, port: u16, purpose: Purpose) -> Result<SocketAddr, EgressError> {
         self.judge_port(port, purpose)?;
         let bare = host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
-        let mapped = self.options.connect_to.iter().find(|to| {
-            (to.host.is_empty() || to.host == bare) && to.port.is_none_or(|from| from == port)
-        });
+        let mapped =
+            self.options.connect_to.iter().find(|to| {
+                (to.host.is_empty() || to.host == bare) && to.port.is_none_or(|from| from == port)
+            });
         let (name, port) = match mapped {
             None => (bare, port),
-            Some(to) => (
-                if to.to_host.is_empty() { bare } else { to.to_host.clone() },
-                to.to_port.unwrap_or(port),
-            ),
+            Some(to) => {
+                (if to.to_host.is_empty() { bare } else { to.to_host.clone() }, to.to_port.unwrap_or(port))
+            }
         };
         let addresses = self.resolve(&name).await?;
         // One forbidden address among them, and the name is not to be trusted with any.
@@ -171,7 +171,8 @@ impl Guard {
             return Err(if addresses.is_empty() { EgressError::Unresolved } else { EgressError::Policy });
         }
         // IPv4 first: a host without a route for IPv6 is still the more common one.
-        let address = addresses.iter().find(|a| a.is_ipv4()).or(addresses.first()).ok_or(EgressError::Unresolved)?;
+        let address =
+            addresses.iter().find(|a| a.is_ipv4()).or(addresses.first()).ok_or(EgressError::Unresolved)?;
         Ok(SocketAddr::new(*address, port))
     }
 
@@ -193,8 +194,10 @@ impl Guard {
             return Ok(vec![address]);
         }
         // A final dot keeps the system's search domains out.
-        let absolute = if name.ends_with('.') || !name.contains('.') { name.to_owned() } else { format!("{name}.") };
-        match tokio::time::timeout(self.options.dns_timeout, self.resolver.lookup_ip(absolute.as_str())).await {
+        let absolute =
+            if name.ends_with('.') || !name.contains('.') { name.to_owned() } else { format!("{name}.") };
+        match tokio::time::timeout(self.options.dns_timeout, self.resolver.lookup_ip(absolute.as_str())).await
+        {
             Ok(Ok(found)) => Ok(found.iter().collect()),
             _ => Err(EgressError::Unresolved),
         }

@@ -52,7 +52,8 @@ pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 pub fn json_seconds(body: &[u8], path: &[&str]) -> Option<Duration> {
     let value: serde_json::Value = serde_json::from_slice(body).ok()?;
     let seconds = path.iter().try_fold(&value, |value, key| value.get(key))?.as_f64()?;
-    (seconds.is_finite() && seconds >= 0.0).then(|| Duration::from_secs_f64(seconds.min(LONGEST.as_secs_f64())))
+    (seconds.is_finite() && seconds >= 0.0)
+        .then(|| Duration::from_secs_f64(seconds.min(LONGEST.as_secs_f64())))
 }
 
 #[cfg(test)]

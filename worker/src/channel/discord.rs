@@ -26,14 +26,17 @@ impl Form for Discord {
     }
 
     fn read(&self, reply: &Reply) -> Answer {
-        let code = serde_json::from_slice::<serde_json::Value>(&reply.body).ok().and_then(|body| body["code"].as_i64());
+        let code = serde_json::from_slice::<serde_json::Value>(&reply.body)
+            .ok()
+            .and_then(|body| body["code"].as_i64());
         match (reply.status, code) {
             (200..=299, _) => Answer::sent(reply.status.into()),
             // 10015: unknown webhook.
             (404 | 410, _) | (_, Some(10015)) => answer::failed(reply, Verdict::Dead { disable: true }),
             (400, _) => answer::failed(reply, Verdict::Dead { disable: false }),
             (429, _) => {
-                let after = answer::json_seconds(&reply.body, &["retry_after"]).or_else(|| answer::retry_after(&reply.headers));
+                let after = answer::json_seconds(&reply.body, &["retry_after"])
+                    .or_else(|| answer::retry_after(&reply.headers));
                 answer::failed(reply, Verdict::Retry { after })
             }
             _ => answer::http(reply),
@@ -47,7 +50,9 @@ fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
-            '\\' | '*' | '_' | '~' | '`' | '|' | '>' | '#' | '[' | ']' | '(' | ')' => escaped.extend(['\\', c]),
+            '\\' | '*' | '_' | '~' | '`' | '|' | '>' | '#' | '[' | ']' | '(' | ')' => {
+                escaped.extend(['\\', c])
+            }
             '@' => escaped.push_str("@\u{200b}"),
             '<' => escaped.push_str("<\u{200b}"),
             other => escaped.push(other),

@@ -97,8 +97,10 @@ fn thread(message: &Message<'_>, domain: &str) -> String {
 /// A project's messages are a list one can filter by; only what a header's token may hold.
 fn list(message: &Message<'_>) -> String {
     let slug = message.delivery.project.as_deref().map_or("events", |project| project.slug.as_str());
-    let token: String =
-        slug.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c.to_ascii_lowercase() } else { '-' }).collect();
+    let token: String = slug
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || c == '-' { c.to_ascii_lowercase() } else { '-' })
+        .collect();
     token.chars().take(60).collect()
 }
 
@@ -122,9 +124,16 @@ fn html(message: &Message<'_>) -> String {
             )
         })
         .collect();
-    let failures: String =
-        message.failures().into_iter().map(|failure| format!("<li style=\"margin:4px 0\"><code>{}</code></li>", escape(&failure))).collect();
-    let failures = if failures.is_empty() { failures } else { format!("<ul style=\"padding-left:20px\">{failures}</ul>") };
+    let failures: String = message
+        .failures()
+        .into_iter()
+        .map(|failure| format!("<li style=\"margin:4px 0\"><code>{}</code></li>", escape(&failure)))
+        .collect();
+    let failures = if failures.is_empty() {
+        failures
+    } else {
+        format!("<ul style=\"padding-left:20px\">{failures}</ul>")
+    };
     let held = message.held_back().map(|held| format!("<p>{}</p>", escape(&held))).unwrap_or_default();
     let link = message
         .url
@@ -148,5 +157,9 @@ fn html(message: &Message<'_>) -> String {
 }
 
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
+        .replace('\'', "&#39;")
 }

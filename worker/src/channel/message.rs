@@ -35,7 +35,8 @@ impl<'a> Message<'a> {
         let payload = RawPayload::new(delivery.payload.get());
         let project = delivery.project.as_deref();
         let name = project.map(|project| project.name.as_deref().unwrap_or(&project.slug));
-        let link = |url: String| ["http://", "https://"].iter().any(|scheme| url.starts_with(scheme)).then_some(url);
+        let link =
+            |url: String| ["http://", "https://"].iter().any(|scheme| url.starts_with(scheme)).then_some(url);
         let url = payload
             .text("url")
             .and_then(link)
@@ -66,7 +67,8 @@ impl<'a> Message<'a> {
         let text = |field: &str| self.payload.text(field).map(|value| one_line(&value, EXCERPT));
         let project = self.delivery.project.as_deref();
         let mut facts = Vec::new();
-        let mut add = |label, value: Option<String>| facts.extend(value.filter(|v| !v.is_empty()).map(|v| (label, v)));
+        let mut add =
+            |label, value: Option<String>| facts.extend(value.filter(|v| !v.is_empty()).map(|v| (label, v)));
         add("Project", project.map(|project| project.name.clone().unwrap_or_else(|| project.slug.clone())));
         add("Branch", text("branch"));
         add("Run", text("run_id"));

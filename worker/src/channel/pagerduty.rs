@@ -31,7 +31,9 @@ impl Form for Pagerduty {
                 .severity_map
                 .get(&delivery.event_type)
                 .copied()
-                .or_else(|| delivery.severity.and_then(|severity| self.severity_map.get(severity.as_str()).copied()))
+                .or_else(|| {
+                    delivery.severity.and_then(|severity| self.severity_map.get(severity.as_str()).copied())
+                })
                 .or(delivery.severity)
                 .unwrap_or(self.severity_default);
             event["payload"] = json!({

@@ -47,9 +47,13 @@ fn text(text: &str, secrets: &[String]) -> String {
 /// that none hides inside another.
 fn secrets(target: &Target) -> Vec<String> {
     let given: Vec<&SecretString> = match target {
-        Target::Webhook(webhook) => {
-            webhook.headers.iter().map(|(_, value)| value).chain(&webhook.hmac_secret).chain(&webhook.previous_hmac_secret).collect()
-        }
+        Target::Webhook(webhook) => webhook
+            .headers
+            .iter()
+            .map(|(_, value)| value)
+            .chain(&webhook.hmac_secret)
+            .chain(&webhook.previous_hmac_secret)
+            .collect(),
         Target::Email(email) => email.server.iter().filter_map(|server| server.pass.as_ref()).collect(),
         Target::Slack(slack) => vec![&slack.webhook_url],
         Target::Discord(discord) => vec![&discord.webhook_url],
@@ -87,7 +91,12 @@ mod tests {
     use crate::channel::Verdict;
 
     fn said(target: &Target, body: &str) -> String {
-        let raw = Answer { verdict: Verdict::Retry { after: None }, code: None, error: None, body: Some(body.into()) };
+        let raw = Answer {
+            verdict: Verdict::Retry { after: None },
+            code: None,
+            error: None,
+            body: Some(body.into()),
+        };
         answer(raw, target).body.unwrap()
     }
 
@@ -108,7 +117,10 @@ mod tests {
             "{\"k\": \"wh\\\"sec\"}",
         ] {
             let clean = said(&target, body);
-            assert!(clean.contains(STRUCK) && !clean.contains("t0k") && !clean.contains("sec\""), "{body}: {clean}");
+            assert!(
+                clean.contains(STRUCK) && !clean.contains("t0k") && !clean.contains("sec\""),
+                "{body}: {clean}"
+            );
         }
         let slack = Target::Slack(Slack { webhook_url: "https://hooks.slack.com/services/T/B/xyz".into() });
         assert_eq!(said(&slack, "no such hook /services/T/B/xyz"), "no such hook [secret]");

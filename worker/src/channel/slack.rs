@@ -29,8 +29,22 @@ impl Form for Slack {
         match (reply.status, std::str::from_utf8(&reply.body).unwrap_or_default().trim()) {
             (200..=299, _) => Answer::sent(reply.status.into()),
             // "Handling errors" of the incoming webhooks: these are said of the channel.
-            (_, "no_service" | "no_service_id" | "no_team" | "team_disabled" | "channel_not_found" | "channel_is_archived")
-            | (_, "action_prohibited" | "posting_to_general_channel_denied" | "invalid_token" | "user_not_found")
+            (
+                _,
+                "no_service"
+                | "no_service_id"
+                | "no_team"
+                | "team_disabled"
+                | "channel_not_found"
+                | "channel_is_archived",
+            )
+            | (
+                _,
+                "action_prohibited"
+                | "posting_to_general_channel_denied"
+                | "invalid_token"
+                | "user_not_found",
+            )
             | (410, _) => answer::failed(reply, Verdict::Dead { disable: true }),
             // And these of the message.
             (_, "invalid_payload" | "no_text" | "too_many_attachments" | "invalid_blocks") | (413, _) => {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use klaxon_model::channel::{Kind, check, Given, Rules};
+use klaxon_model::channel::{Given, Kind, Rules, check};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 
@@ -21,8 +21,9 @@ fn channel(kind: Kind, config: Value) -> Channel {
             _ => None,
         })
         .collect();
-    let settings = klaxon_model::channel::open(kind, &checked.stored, &secrets).map_err(|error| error.to_string());
-    Channel { id: 7, name: "ops".into(), kind, project: None, settings }
+    let settings =
+        klaxon_model::channel::open(kind, &checked.stored, &secrets).map_err(|error| error.to_string());
+    Channel { id: 7, name: "ops".into(), settings }
 }
 
 fn delivery(event_type: &str, payload: &str) -> Delivery {
@@ -37,7 +38,6 @@ fn delivery(event_type: &str, payload: &str) -> Delivery {
             name: Some("Billing".into()),
             url: Some("https://ci.example.com/billing".into()),
         })),
-        subscription_id: Some(1),
         attempt: 2,
         occurred_at: DbTime::from_unix_micros(1_767_225_600_123_456),
         payload: RawValue::from_string(payload.into()).unwrap(),
@@ -98,7 +98,9 @@ fn a_webhook_is_signed_twice_and_carries_the_payload_digit_for_digit() {
 fn a_webhook_without_a_secret_is_unsigned_and_one_that_changes_it_signs_with_both() {
     let plain = channel(Kind::Webhook, json!({"url": "https://hooks.example.com/x"}));
     let (post, body) = posted(&plain, &delivery("run.failed", "[1]"));
-    assert!(!post.headers.contains_key("webhook-signature") && !post.headers.contains_key("x-klaxon-signature"));
+    assert!(
+        !post.headers.contains_key("webhook-signature") && !post.headers.contains_key("x-klaxon-signature")
+    );
     assert_eq!((&body["data"], &body["url"]), (&json!([1]), &json!("https://ci.example.com/billing")));
     assert_eq!(body.get("held_back"), None);
 
@@ -119,12 +121,23 @@ fn slack_gets_blocks_in_which_nothing_is_interpreted() {
     let (_, body) = posted(&channel, &delivery("run.failed", RUN));
     assert_eq!(body["blocks"][0]["text"]["text"], "Test run failed: Billing (main), 3 of 412 tests");
     assert_eq!(body["blocks"][2]["text"]["text"], "• test_a: boom\n• test_b: no\n• c");
-    assert_eq!(body["blocks"].as_array().unwrap().last().unwrap()["elements"][0]["url"], "https://ci.example.com/billing");
+    assert_eq!(
+        body["blocks"].as_array().unwrap().last().unwrap()["elements"][0]["url"],
+        "https://ci.example.com/billing"
+    );
 
-    let (_, body) = posted(&channel, &delivery("task.failed", r#"{"task_name": "<!channel> <https://evil|x> &"}"#));
+    let (_, body) =
+        posted(&channel, &delivery("task.failed", r#"{"task_name": "<!channel> <https://evil|x> &"}"#));
     // A header is plain_text, which Slack shows as it is; everything else is mrkdwn.
-    let text = format!("{} {}", body["text"], body["blocks"].as_array().unwrap()[1..].iter().map(Value::to_string).collect::<String>());
-    assert!(text.contains("&lt;!channel&gt;") && !text.contains("<!channel>") && !text.contains("<https"), "{text}");
+    let text = format!(
+        "{} {}",
+        body["text"],
+        body["blocks"].as_array().unwrap()[1..].iter().map(Value::to_string).collect::<String>()
+    );
+    assert!(
+        text.contains("&lt;!channel&gt;") && !text.contains("<!channel>") && !text.contains("<https"),
+        "{text}"
+    );
 
     let long = format!(r#"{{"title": "{}", "exception": "{}"}}"#, "é".repeat(400), "x".repeat(9000));
     let (_, body) = posted(&channel, &delivery("task.failed", &long));
@@ -134,11 +147,15 @@ fn slack_gets_blocks_in_which_nothing_is_interpreted() {
 #[test]
 fn discord_pings_nobody_and_fits() {
     let channel = channel(Kind::Discord, json!({"webhook_url": "https://discord.com/api/webhooks/1/x"}));
-    let (post, body) = posted(&channel, &delivery("task.failed", r#"{"task_name": "@everyone **b** <@1>", "exception": "x"}"#));
+    let (post, body) = posted(
+        &channel,
+        &delivery("task.failed", r#"{"task_name": "@everyone **b** <@1>", "exception": "x"}"#),
+    );
     assert_eq!(post.url.as_str(), "https://discord.com/api/webhooks/1/x/slack");
     let text = body["text"].as_str().unwrap();
     assert!(!text.contains("@everyone") && !text.contains("**b**") && !text.contains("<@"), "{text}");
-    let long = format!(r#"{{"title": "{}", "top_failures": ["{}", "b", "c"]}}"#, "@".repeat(190), "*".repeat(3000));
+    let long =
+        format!(r#"{{"title": "{}", "top_failures": ["{}", "b", "c"]}}"#, "@".repeat(190), "*".repeat(3000));
     let (_, body) = posted(&channel, &delivery("task.failed", &long));
     assert!(body["text"].as_str().unwrap().chars().count() <= 2000);
 }
@@ -146,7 +163,10 @@ fn discord_pings_nobody_and_fits() {
 #[test]
 fn telegram_gets_escaped_html() {
     let channel = channel(Kind::Telegram, json!({"bot_token": "12:Ab", "chat_id": "-100"}));
-    let (post, body) = posted(&channel, &delivery("task.failed", r#"{"task_name": "</b><a href='x'>", "exception": "a & b"}"#));
+    let (post, body) = posted(
+        &channel,
+        &delivery("task.failed", r#"{"task_name": "</b><a href='x'>", "exception": "a & b"}"#),
+    );
     assert_eq!(post.url.as_str(), "https://api.telegram.org/bot12:Ab/sendMessage");
     assert_eq!(body["chat_id"], -100);
     let text = body["text"].as_str().unwrap();
@@ -161,7 +181,10 @@ fn pagerduty_is_triggered_and_resolved_under_one_key() {
     );
     let payload = r#"{"agent_id": "a1"}"#;
     let (_, fired) = posted(&channel, &delivery("agent.offline", payload));
-    assert_eq!((&fired["event_action"], &fired["payload"]["severity"]), (&json!("trigger"), &json!("critical")));
+    assert_eq!(
+        (&fired["event_action"], &fired["payload"]["severity"]),
+        (&json!("trigger"), &json!("critical"))
+    );
     assert_eq!(fired["dedup_key"], "billing/agent.offline/a1");
     let online = Delivery { resolves: Some("agent.offline".into()), ..delivery("agent.online", payload) };
     let (_, ended) = posted(&channel, &online);
@@ -241,6 +264,6 @@ fn vendors_answers_mean_what_their_documentation_says() {
     ] {
         let reply = Reply { status, headers: Default::default(), body: body.as_bytes().to_vec() };
         let settings = channel.settings.as_ref().unwrap();
-        assert_eq!(form(&settings.target).read(&reply).verdict, verdict, "{:?} {status} {body}", channel.kind);
+        assert_eq!(form(&settings.target).read(&reply).verdict, verdict, "{} {status} {body}", channel.name);
     }
 }

@@ -51,9 +51,15 @@ impl Form for Webhook {
         headers.insert("webhook-id", plain(&id)?);
         headers.insert("webhook-timestamp", message.now.into());
         if let Some(secret) = &self.hmac_secret {
-            let mut signatures = vec![signature::standard_webhooks(secret.expose_secret(), &id, message.now, &body)];
+            let mut signatures =
+                vec![signature::standard_webhooks(secret.expose_secret(), &id, message.now, &body)];
             if let Some(previous) = &self.previous_hmac_secret {
-                signatures.push(signature::standard_webhooks(previous.expose_secret(), &id, message.now, &body));
+                signatures.push(signature::standard_webhooks(
+                    previous.expose_secret(),
+                    &id,
+                    message.now,
+                    &body,
+                ));
             }
             headers.insert("webhook-signature", plain(&signatures.join(" "))?);
             let name: HeaderName =

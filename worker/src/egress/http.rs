@@ -100,7 +100,9 @@ impl Http {
         let host = post.url.host_str().unwrap_or_default().to_owned();
         let port = post.url.port_or_known_default().unwrap_or_default();
         let address = self.guard.target(&host, port, purpose).await?;
-        let client = self.client(Origin { secure, host, address }).map_err(|error| HttpError::Exchange(error.to_string()))?;
+        let client = self
+            .client(Origin { secure, host, address })
+            .map_err(|error| HttpError::Exchange(error.to_string()))?;
         let mut response =
             client.post(post.url).headers(post.headers).body(post.body).send().await.map_err(describe)?;
         let (status, headers) = (response.status().as_u16(), std::mem::take(response.headers_mut()));
@@ -125,7 +127,8 @@ impl Http {
             return Ok(client.clone());
         }
         if clients.len() >= CLIENTS
-            && let Some(oldest) = clients.iter().min_by_key(|(_, (_, used))| *used).map(|(origin, _)| origin.clone())
+            && let Some(oldest) =
+                clients.iter().min_by_key(|(_, (_, used))| *used).map(|(origin, _)| origin.clone())
         {
             clients.remove(&oldest);
         }

@@ -136,7 +136,10 @@ impl Mailer {
             address,
             tls: server.tls,
             user: server.login.as_ref().map(|login| login.user.clone()),
-            pass: server.login.as_ref().map(|login| klaxon_model::audit::body_hash(login.pass.expose_secret())),
+            pass: server
+                .login
+                .as_ref()
+                .map(|login| klaxon_model::audit::body_hash(login.pass.expose_secret())),
         };
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
@@ -145,7 +148,8 @@ impl Mailer {
             return Ok(transport.clone());
         }
         if sessions.len() >= SERVERS
-            && let Some(oldest) = sessions.iter().min_by_key(|(_, (_, used))| *used).map(|(session, _)| session.clone())
+            && let Some(oldest) =
+                sessions.iter().min_by_key(|(_, (_, used))| *used).map(|(session, _)| session.clone())
         {
             sessions.remove(&oldest);
         }
@@ -163,7 +167,11 @@ impl Mailer {
                 parameters = parameters.add_root_certificate(root.clone());
             }
             let parameters = parameters.build_rustls().context("TLS")?;
-            if server.implicit.unwrap_or(server.port == 465) { Tls::Wrapper(parameters) } else { Tls::Required(parameters) }
+            if server.implicit.unwrap_or(server.port == 465) {
+                Tls::Wrapper(parameters)
+            } else {
+                Tls::Required(parameters)
+            }
         } else {
             Tls::None
         };

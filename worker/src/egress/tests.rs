@@ -30,9 +30,15 @@ fn options() -> GuardOptions {
 fn connect_to_reads_as_curls() {
     let read = |text: &str| text.parse::<ConnectTo>();
     let full = read("Example.com:443:127.0.0.1:8443").unwrap();
-    assert_eq!((full.host.as_str(), full.port, full.to_host.as_str(), full.to_port), ("example.com", Some(443), "127.0.0.1", Some(8443)));
+    assert_eq!(
+        (full.host.as_str(), full.port, full.to_host.as_str(), full.to_port),
+        ("example.com", Some(443), "127.0.0.1", Some(8443))
+    );
     let any = read("::[::1]:9000").unwrap();
-    assert_eq!((any.host.as_str(), any.port, any.to_host.as_str(), any.to_port), ("", None, "::1", Some(9000)));
+    assert_eq!(
+        (any.host.as_str(), any.port, any.to_host.as_str(), any.to_port),
+        ("", None, "::1", Some(9000))
+    );
     for wrong in ["", "a:b:c:d", "a:1:b", "a:1:b:2:c", "a:70000:b:1"] {
         assert!(read(wrong).is_err(), "{wrong}");
     }
@@ -43,7 +49,10 @@ async fn ports_schemes_and_addresses_are_judged() {
     let guard = Guard::new(GuardOptions {
         allow_ports: vec![8443],
         egress_allow: vec!["10.1.0.0/16".parse().unwrap()],
-        connect_to: vec!["pinned.example:443:10.1.2.3:8443".parse().unwrap(), "inside.example::127.0.0.1:".parse().unwrap()],
+        connect_to: vec![
+            "pinned.example:443:10.1.2.3:8443".parse().unwrap(),
+            "inside.example::127.0.0.1:".parse().unwrap(),
+        ],
         ..options()
     })
     .unwrap();
@@ -93,7 +102,10 @@ async fn server(response: Vec<u8>) -> (u16, tempfile::NamedTempFile) {
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
-        .with_single_cert(vec![leaf.der().clone()], PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())))
+        .with_single_cert(
+            vec![leaf.der().clone()],
+            PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
+        )
         .unwrap();
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
@@ -141,13 +153,22 @@ async fn a_certificate_is_checked_against_the_name() {
 
 #[tokio::test]
 async fn a_redirect_is_not_followed_and_a_body_is_capped() {
-    let (port, ca) = server(b"HTTP/1.1 302 Found\r\nlocation: https://receiver.test/y\r\ncontent-length: 0\r\n\r\n".to_vec()).await;
-    assert_eq!(post("https://receiver.test/x", to(port, "receiver.test", Some(&ca))).await.unwrap().status, 302);
+    let (port, ca) = server(
+        b"HTTP/1.1 302 Found\r\nlocation: https://receiver.test/y\r\ncontent-length: 0\r\n\r\n".to_vec(),
+    )
+    .await;
+    assert_eq!(
+        post("https://receiver.test/x", to(port, "receiver.test", Some(&ca))).await.unwrap().status,
+        302
+    );
 
     let mut long = b"HTTP/1.1 500 No\r\ncontent-length: 100000\r\n\r\n".to_vec();
     long.extend(vec![b'x'; 100_000]);
     let (port, ca) = server(long).await;
-    assert_eq!(post("https://receiver.test/x", to(port, "receiver.test", Some(&ca))).await.unwrap().body.len(), 8192);
+    assert_eq!(
+        post("https://receiver.test/x", to(port, "receiver.test", Some(&ca))).await.unwrap().body.len(),
+        8192
+    );
 }
 
 #[tokio::test]
@@ -161,6 +182,7 @@ async fn errors_name_no_url() {
 async fn no_answer_is_waited_for_longer_than_the_timeout() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let options = GuardOptions { http_timeout: Duration::from_millis(200), ..to(port, "receiver.test", None) };
+    let options =
+        GuardOptions { http_timeout: Duration::from_millis(200), ..to(port, "receiver.test", None) };
     assert_eq!(post("https://receiver.test/x", options).await.unwrap_err(), "no answer within 200.0ms");
 }

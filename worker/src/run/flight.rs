@@ -79,7 +79,6 @@ fn delivery(row: &mut Pending, project: Option<Arc<Project>>, meaning: Meaning) 
         severity: meaning.severity,
         resolves: meaning.resolves,
         project,
-        subscription_id: row.subscription_id,
         attempt: row.attempts.saturating_add(1),
         occurred_at: event.occurred_at,
         payload: event.payload,
