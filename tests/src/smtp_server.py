@@ -12,6 +12,7 @@ import collections
 import email
 import email.policy
 import json
+import logging
 import ssl
 import sys
 
@@ -55,6 +56,11 @@ def authenticator(user, password):
         return AuthResult(success=known, handled=False, auth_data=auth_data)
 
     return check
+
+
+# It warns of its own use of what it deprecated.
+logging.getLogger("mail.log").setLevel(logging.ERROR)
+logging.getLogger("mail.debug").setLevel(logging.ERROR)
 
 
 async def main(certificate, key, user, password):

@@ -8,6 +8,7 @@ use anyhow::{Context as _, bail};
 use quick_xml::Reader;
 use quick_xml::escape::unescape;
 use quick_xml::events::Event;
+use tempfile::TempDir;
 use tokio::process::Command;
 
 /// What a run's report says.
@@ -67,33 +68,38 @@ impl Report {
 /// A built test program.
 pub struct Suite {
     program: PathBuf,
+    _folder: Option<TempDir>,
 }
 
 impl Suite {
-    /// Builds the tests that `cargo test` with these arguments would run.
+    /// Builds a crate's own tests, as `cargo test` does.
     ///
     /// # Errors
     /// They do not build.
-    pub async fn build(arguments: &[&str]) -> anyhow::Result<Self> {
+    pub async fn of_crate(name: &str) -> anyhow::Result<Self> {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let output = Command::new(cargo)
-            .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
-            .args(["test", "--release", "--no-run", "--message-format=json"])
-            .args(arguments)
-            .stdin(Stdio::null())
-            .output()
-            .await
-            .context("cannot start cargo")?;
-        if !output.status.success() {
-            bail!("cargo test --no-run: {}", String::from_utf8_lossy(&output.stderr));
-        }
-        let program = String::from_utf8_lossy(&output.stdout)
+        let mut command = Command::new(cargo);
+        command.args(["test", "--no-run", "--message-format=json", "--lib", "-p", name]);
+        let messages = built(&mut command).await?;
+        let program = messages
             .lines()
             .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
             .filter(|message| message["profile"]["test"] == true)
             .find_map(|message| message["executable"].as_str().map(PathBuf::from))
             .context("cargo named no test program")?;
-        Ok(Self { program })
+        Ok(Self { program, _folder: None })
+    }
+
+    /// Builds one file's tests, which need nothing but the standard library.
+    ///
+    /// # Errors
+    /// They do not build.
+    pub async fn of_file(source: &str) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let program = folder.path().join("suite");
+        let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+        built(Command::new(rustc).args(["--edition", "2024", "--test", source, "-o"]).arg(&program)).await?;
+        Ok(Self { program, _folder: Some(folder) })
     }
 
     /// Runs it. The JUnit format is unstable in libtest, hence the switch that lets a stable build use it.
@@ -115,6 +121,17 @@ impl Suite {
         report.duration = began.elapsed();
         Ok(report)
     }
+}
+
+/// Runs a compiler in the repository and returns what it printed.
+async fn built(command: &mut Command) -> anyhow::Result<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let output =
+        command.current_dir(root).stdin(Stdio::null()).output().await.context("cannot start the compiler")?;
+    if !output.status.success() {
+        bail!("{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 #[cfg(test)]
