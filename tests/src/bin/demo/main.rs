@@ -29,6 +29,8 @@ const REQUESTS: usize = 8;
 #[tokio::main]
 async fn main() -> ExitCode {
     let told = tokio::select! {
+        // What is kept running waits for the same Ctrl-C, and has then ended well.
+        biased;
         told = tell() => told,
         _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
     };
