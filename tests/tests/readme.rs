@@ -5,11 +5,13 @@
 //! those under test. `<!-- test: shows -->` marks what the block before it prints: each line of it must
 //! appear, in this order; `…` stands for anything.
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use klaxon_tests::cluster::Cluster;
 use klaxon_tests::database::Database;
+use klaxon_tests::process;
 use klaxon_tests::worker::{Installation, binary};
 
 #[derive(Debug, PartialEq)]
@@ -100,7 +102,8 @@ async fn the_tour_runs_as_it_stands() {
     let blocks = blocks(&markdown);
     assert!(blocks.iter().any(|block| block.kind == Kind::Sql), "the tour is marked");
     let database = Database::bare(Cluster::shared());
-    let installation = Installation::empty();
+    let psql = database.cluster.client("psql", &database.name).get_program().to_owned();
+    let workshop = Workshop::new(Path::new(&psql));
     let mut printed = String::new();
     for block in blocks {
         let place = format!("README.md line {}", block.line);
@@ -114,25 +117,58 @@ async fn the_tour_runs_as_it_stands() {
                 command.args(["-X", "-v", "ON_ERROR_STOP=1", "-c", &block.text]);
                 command
             }
-            Kind::Sh => shell(&database, &installation, &block.text),
+            Kind::Sh => workshop.shell(&database, &block.text),
         };
         printed = run(command, &place);
     }
 }
 
-/// A shell in the installation's folder, where `klaxon` is the binary under test and libpq's
-/// environment leads to the database.
-fn shell(database: &Database<'_>, installation: &Installation, script: &str) -> Command {
-    let mut command = database.cluster.client("psql", &database.name);
-    let programs = Path::new(command.get_program()).parent().expect("a path").to_path_buf();
-    let klaxon = binary();
-    let path = [klaxon.parent().expect("a path").to_path_buf(), programs, "/usr/bin".into(), "/bin".into()];
-    let environment: Vec<_> =
-        command.get_envs().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned()))).collect();
-    command = Command::new("sh");
-    command.args(["-euc", script]).current_dir(installation.folder()).envs(environment);
-    command.env("PATH", std::env::join_paths(path).expect("no colon in them"));
-    command
+/// Where the shell blocks run. What they leave running is in `*.pid` files, as the tour writes them,
+/// and is ended when this is dropped, should the tour break off before it does so itself.
+struct Workshop {
+    installation: Installation,
+    path: OsString,
+}
+
+impl Workshop {
+    fn new(psql: &Path) -> Self {
+        let installation = Installation::empty();
+        // Under its own name, whatever `KLAXON_BIN` calls it.
+        let programs = installation.folder().join("bin");
+        std::fs::create_dir(&programs).expect("a folder can be made");
+        std::os::unix::fs::symlink(binary().canonicalize().expect("it exists"), programs.join("klaxon"))
+            .expect("a link can be made");
+        let folders =
+            [programs, psql.parent().expect("a path").to_path_buf(), "/usr/bin".into(), "/bin".into()];
+        Self { installation, path: std::env::join_paths(folders).expect("no colon in them") }
+    }
+
+    /// A shell whose `psql` and `klaxon` are those under test, and lead to the database.
+    fn shell(&self, database: &Database<'_>, script: &str) -> Command {
+        let surroundings = database.cluster.client("psql", &database.name);
+        let mut command = Command::new("sh");
+        command.args(["-euc", script]).current_dir(self.installation.folder()).env("PATH", &self.path);
+        for (name, value) in surroundings.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command
+    }
+}
+
+impl Drop for Workshop {
+    fn drop(&mut self) {
+        let Ok(files) = std::fs::read_dir(self.installation.folder()) else { return };
+        for path in files.flatten().map(|entry| entry.path()) {
+            let pid = std::fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok());
+            if let (Some("pid"), Some(pid)) = (path.extension().and_then(|name| name.to_str()), pid) {
+                // Gone already where the tour reached its end.
+                let _ = process::signal(pid, "KILL");
+            }
+        }
+    }
 }
 
 fn run(mut command: Command, place: &str) -> String {
