@@ -378,20 +378,10 @@ AS 'MODULE_PATHNAME', 'check_public_key_wrapper';
 
 /* <begin connected objects> */
 -- pg_klaxon::explain::explain_event
-CREATE  FUNCTION "explain_event"(
-	"r#type" TEXT, /* & str */
-	"payload" jsonb DEFAULT '{}', /* Option < JsonB > */
-	"project" TEXT DEFAULT NULL /* Option < & str > */
-) RETURNS TABLE (
-	"subscription_id" bigint,  /* i64 */
-	"owner" TEXT,  /* Option < String > */
-	"channel" TEXT,  /* Option < String > */
-	"verdict" TEXT,  /* String */
-	"reason" TEXT  /* String */
-)
-VOLATILE
-LANGUAGE c /* Rust */
-AS 'MODULE_PATHNAME', 'explain_event_wrapper';
+
+CREATE FUNCTION klaxon.explain_event(type text, payload jsonb DEFAULT '{}', project text DEFAULT NULL)
+RETURNS TABLE (subscription_id bigint, owner text, channel text, verdict text, reason text)
+VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'explain_event_wrapper';
 /* </end connected objects> */
 
 /* <begin connected objects> */
@@ -1228,6 +1218,14 @@ CREATE TRIGGER copy_defaults AFTER INSERT ON klaxon.member FOR EACH ROW EXECUTE 
 -- Rights. PUBLIC has nothing; the five group roles have what is written here, and row-level
 -- security narrows it to the rows that are theirs. created_at is nobody's to write: a row that
 -- says it was made in another transaction counts as restored from a dump.
+COMMENT ON FUNCTION klaxon.version() IS 'The library''s version';
+COMMENT ON FUNCTION klaxon.principal() IS 'Who acts: klaxon.principal for a member of klaxon_app, else the current role';
+COMMENT ON FUNCTION klaxon.uuid_v7() IS 'A UUID version 7: ordered by time';
+COMMENT ON FUNCTION klaxon.check_public_key(text) IS 'Raises where a text is not a key that secrets may be sealed to';
+COMMENT ON FUNCTION klaxon.explain_event(text, jsonb, text) IS 'Who would hear of an event, who not and why; emits nothing';
+COMMENT ON FUNCTION klaxon.retry_dead(text, timestamptz, uuid) IS 'Puts dead letters of channels one may edit back to the outbox; returns how many';
+COMMENT ON FUNCTION klaxon.replay(text, timestamptz, timestamptz, text[], boolean) IS 'Sends past events to a channel again, or with dry_run counts them';
+
 REVOKE ALL ON ALL TABLES IN SCHEMA klaxon FROM PUBLIC;
 REVOKE ALL ON ALL SEQUENCES IN SCHEMA klaxon FROM PUBLIC;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA klaxon FROM PUBLIC;

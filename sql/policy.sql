@@ -1,6 +1,14 @@
 -- Rights. PUBLIC has nothing; the five group roles have what is written here, and row-level
 -- security narrows it to the rows that are theirs. created_at is nobody's to write: a row that
 -- says it was made in another transaction counts as restored from a dump.
+COMMENT ON FUNCTION klaxon.version() IS 'The library''s version';
+COMMENT ON FUNCTION klaxon.principal() IS 'Who acts: klaxon.principal for a member of klaxon_app, else the current role';
+COMMENT ON FUNCTION klaxon.uuid_v7() IS 'A UUID version 7: ordered by time';
+COMMENT ON FUNCTION klaxon.check_public_key(text) IS 'Raises where a text is not a key that secrets may be sealed to';
+COMMENT ON FUNCTION klaxon.explain_event(text, jsonb, text) IS 'Who would hear of an event, who not and why; emits nothing';
+COMMENT ON FUNCTION klaxon.retry_dead(text, timestamptz, uuid) IS 'Puts dead letters of channels one may edit back to the outbox; returns how many';
+COMMENT ON FUNCTION klaxon.replay(text, timestamptz, timestamptz, text[], boolean) IS 'Sends past events to a channel again, or with dry_run counts them';
+
 REVOKE ALL ON ALL TABLES IN SCHEMA klaxon FROM PUBLIC;
 REVOKE ALL ON ALL SEQUENCES IN SCHEMA klaxon FROM PUBLIC;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA klaxon FROM PUBLIC;

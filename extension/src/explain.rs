@@ -6,6 +6,7 @@ use pgrx::datum::TimestampWithTimeZone;
 use pgrx::prelude::*;
 
 use crate::emit::write::last_notified;
+use crate::failure;
 use crate::identity::{as_owner, is_admin, principal};
 use crate::jsonb::JsonbPayload;
 use crate::matcher::{self, Candidate, Refusal, Subscription};
@@ -13,10 +14,15 @@ use crate::matcher::{self, Candidate, Refusal, Subscription};
 type Row = (i64, Option<String>, Option<String>, String, String);
 
 /// A row per subscription and channel: `match`, or `no` and the first reason against it.
-#[pg_extern(volatile)]
+// Written out: pgrx would call the argument `r#type`.
+#[pg_extern(sql = r#"
+CREATE FUNCTION klaxon.explain_event(type text, payload jsonb DEFAULT '{}', project text DEFAULT NULL)
+RETURNS TABLE (subscription_id bigint, owner text, channel text, verdict text, reason text)
+VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
+"#)]
 #[allow(clippy::type_complexity, unsafe_code)]
 pub fn explain_event(
-    r#type: &str,
+    kind: Option<&str>,
     payload: default!(Option<JsonB>, "'{}'"),
     project: default!(Option<&str>, "NULL"),
 ) -> TableIterator<
@@ -29,15 +35,23 @@ pub fn explain_event(
         name!(reason, String),
     ),
 > {
+    let Some(kind) = kind else {
+        failure::raise(
+            PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
+            "type is null".into(),
+            None,
+            "Name one of the types in klaxon.event_type.",
+        )
+    };
     let visible_to = (!is_admin()).then(principal);
-    let matcher = as_owner(|| matcher::of(r#type, project));
+    let matcher = as_owner(|| matcher::of(kind, project));
     // SAFETY: reads the clock; the datum was made here and lives until the function returns.
     let (now, payload) = unsafe {
         let payload = payload.unwrap_or(JsonB(serde_json::json!({})));
         let datum = payload.into_datum().expect("a jsonb");
         (pg_sys::GetCurrentTimestamp(), JsonbPayload::new(datum))
     };
-    let candidate = Candidate { kind: r#type, now };
+    let candidate = Candidate { kind, now };
     let mut rows: Vec<Row> = Vec::new();
     for (subscription, judged) in matcher.explain(&candidate, &payload) {
         if visible_to.is_some() && subscription.owner != visible_to {

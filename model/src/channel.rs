@@ -97,7 +97,7 @@ pub struct Rules {
 
 /// Why a configuration cannot be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("config field \"{field}\" {problem}")]
+#[error("{subject} {problem}", subject = if field.is_empty() { "the config".into() } else { format!("config field \"{field}\"") })]
 pub struct ConfigError {
     /// The field, `headers.Name` for one header.
     pub field: String,

@@ -31,7 +31,7 @@ fn fields(kind: Kind) -> &'static [&'static str] {
 pub fn check(kind: Kind, config: &Value, rules: &Rules) -> Result<Checked, ConfigError> {
     let map = present(config)?;
     if serde_json::to_string(config).map_or(usize::MAX, |text| text.len()) > MAX_CONFIG {
-        return Err(ConfigError::new("", "cannot be: the config is over 16 KiB", "Shorten it."));
+        return Err(ConfigError::new("", "is over 16 KiB", "Shorten it."));
     }
     if let Some(unknown) =
         map.keys().find(|key| !fields(kind).contains(&key.as_str()) && !COMMON.contains(&key.as_str()))
