@@ -70,7 +70,7 @@ impl Engine {
                 self.written = written;
                 match result {
                     Ok(settled) => self.settled(settled, now),
-                    Err(error) => self.outcomes.refused(&error, now),
+                    Err(error) => self.outcomes.refused(&error, error.blames_a_row(), now),
                 }
             }
             Answer::Loaded(loaded) => {
@@ -141,7 +141,8 @@ impl Engine {
     fn settled(&mut self, settled: Settled, now: Instant) {
         self.clock = settled.clock;
         let time = self.clock.at(now);
-        for outcome in self.outcomes.written(&settled) {
+        tracing::debug!(rows = settled.rows.len(), "settled");
+        for outcome in self.outcomes.written() {
             // A row that is not as it was sent is somebody else's doing: it is looked at again.
             let stands = settled.rows.get(&outcome.ticket.id).copied().unwrap_or(Some(DbTime::MIN));
             self.schedule.settled(&outcome.ticket, stands, time);

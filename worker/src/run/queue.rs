@@ -1,11 +1,12 @@
 //! Outcomes on their way into the database.
 
 use std::collections::VecDeque;
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::schedule::Shards;
-use crate::settle::{BATCH, Outcome, SettleError, Settled};
+use crate::settle::{BATCH, Outcome};
 
 /// Outcomes that may wait while a batch is being written; beyond it nothing more is sent until it is.
 /// What was sent and is not written is sent again after a crash, so this bounds the repetitions.
@@ -85,16 +86,15 @@ impl Outcomes {
         Some(batch)
     }
 
-    /// The batch was written, as `settled` says; hands it over.
-    pub fn written(&mut self, settled: &Settled) -> Vec<Outcome> {
-        tracing::debug!(rows = settled.rows.len(), "settled");
+    /// The batch was written; hands it over.
+    pub fn written(&mut self) -> Vec<Outcome> {
         self.take_back()
     }
 
-    /// The batch was refused: to be tried again, in halves where one of its rows may be to blame.
-    pub fn refused(&mut self, error: &SettleError, now: Instant) {
+    /// The batch was refused: to be tried again, in halves where it `blames_a_row`.
+    pub fn refused(&mut self, error: &dyn Display, blames_a_row: bool, now: Instant) {
         let mut batch = self.take_back();
-        if !error.blames_a_row() {
+        if !blames_a_row {
             tracing::error!(%error, outcomes = batch.len(), "cannot settle, trying again");
             self.not_before = Some(now + PAUSE);
             self.suspects.push_front(batch);
@@ -141,5 +141,111 @@ impl Outcomes {
         let batch = self.writing.take().map(Arc::try_unwrap);
         // The job that shared it has ended, one way or the other.
         batch.and_then(Result::ok).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::clock::DbTime;
+    use crate::schedule::{Pending, SHARDS};
+
+    fn outcome(id: u128, channel_id: i64) -> Outcome {
+        let at = DbTime::from_unix_micros(0);
+        let row = Pending {
+            id: Uuid::from_u128(id),
+            event_id: None,
+            subscription_id: None,
+            channel_id,
+            due_at: at,
+            created_at: at,
+            attempts: 0,
+            replayed: false,
+            event_type: "task.failed".to_owned(),
+            project: None,
+            event: None,
+        };
+        Outcome::given_up(row, "malformed", Some("a note".to_owned()))
+    }
+
+    fn all() -> Shards {
+        (0..i16::from(SHARDS)).collect()
+    }
+
+    fn ids(batch: &[Outcome]) -> Vec<u128> {
+        batch.iter().map(|outcome| outcome.ticket.id.as_u128()).collect()
+    }
+
+    fn queue(count: u128) -> Outcomes {
+        let mut outcomes = Outcomes::default();
+        (1..=count).for_each(|id| outcomes.push(outcome(id, 1)));
+        outcomes
+    }
+
+    /// What a database does that refuses every batch with `bad` in it, until nothing is left to write.
+    fn write_all(outcomes: &mut Outcomes, bad: u128, now: Instant) -> Vec<u128> {
+        let mut written = Vec::new();
+        while let Some(batch) = outcomes.next(all(), now) {
+            let refused = batch.iter().any(|one| one.ticket.id.as_u128() == bad);
+            drop(batch);
+            if refused {
+                outcomes.refused(&"no", true, now);
+            } else {
+                written.extend(ids(&outcomes.written()));
+            }
+        }
+        written.sort_unstable();
+        written
+    }
+
+    #[test]
+    fn one_that_cannot_be_written_does_not_hold_up_the_others() {
+        let (mut outcomes, now) = (queue(1_200), Instant::now());
+        let expected: Vec<u128> = (1..=1_200).filter(|id| *id != 777).collect();
+        assert_eq!(write_all(&mut outcomes, 777, now), expected);
+        assert_eq!(outcomes.wake_at(), Some(now + QUARANTINE));
+        assert_eq!(write_all(&mut outcomes, 0, now + QUARANTINE), [777]);
+    }
+
+    #[test]
+    fn one_whose_text_is_to_blame_is_written_without() {
+        let (mut outcomes, now) = (queue(1), Instant::now());
+        drop(outcomes.next(all(), now));
+        outcomes.refused(&"no", true, now);
+        let batch = outcomes.next(all(), now).unwrap();
+        assert_eq!((ids(&batch), batch[0].error()), (vec![1], None));
+    }
+
+    #[test]
+    fn a_database_that_is_in_trouble_is_left_alone_for_a_while() {
+        let (mut outcomes, now) = (queue(3), Instant::now());
+        drop(outcomes.next(all(), now));
+        outcomes.refused(&"disk full", false, now);
+        assert!(outcomes.next(all(), now).is_none());
+        assert_eq!(outcomes.wake_at(), Some(now + PAUSE));
+        assert_eq!(ids(&outcomes.next(all(), now + PAUSE).unwrap()), [1, 2, 3]);
+    }
+
+    #[test]
+    fn what_was_being_written_outlives_the_session() {
+        let (mut outcomes, now) = (queue(3), Instant::now());
+        drop(outcomes.next(all(), now));
+        assert!(outcomes.next(all(), now).is_none(), "one batch at a time");
+        outcomes.session_lost();
+        assert_eq!(ids(&outcomes.next(all(), now).unwrap()), [1, 2, 3]);
+    }
+
+    #[test]
+    fn only_what_this_session_owns_is_written() {
+        let (mut outcomes, now) = (Outcomes::default(), Instant::now());
+        (1..=4).for_each(|id| outcomes.push(outcome(id, i64::try_from(id).unwrap() % 2)));
+        let odd: Shards = [1].into_iter().collect();
+        assert_eq!(ids(&outcomes.next(odd, now).unwrap()), [1, 3]);
+        outcomes.written();
+        assert!(outcomes.next(odd, now).is_none());
+        assert_eq!(ids(&outcomes.forget_others(odd)), [2, 4]);
+        assert!(outcomes.is_empty());
     }
 }

@@ -135,14 +135,16 @@ async fn transact(
     )
     .await;
     begun?;
+    // In the order of the statements: the first error is the cause, the rest only follow from it.
+    let (sent_rows, failed_rows, dead_rows, head) = (sent_rows?, failed_rows?, dead_rows?, head?);
     let mut rows: HashMap<Uuid, Option<DbTime>> = HashMap::with_capacity(outcomes.len());
-    for row in sent_rows?.iter().chain(&dead_rows?) {
+    for row in sent_rows.iter().chain(&dead_rows) {
         rows.insert(row.try_get(0)?, None);
     }
-    for row in failed_rows? {
+    for row in &failed_rows {
         rows.insert(row.try_get(0)?, Some(row.try_get(1)?));
     }
-    let head = head?.ok_or(SettleError::NoHead)?;
+    let head = head.ok_or(SettleError::NoHead)?;
     let now: DbTime = head.try_get("now")?;
     let clock = Clock::new(now, Instant::now());
     let head = Head::read(&head)?;
