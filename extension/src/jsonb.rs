@@ -139,8 +139,11 @@ fn number(value: &pg_sys::JsonbValue) -> Option<String> {
 
 #[allow(unsafe_code)]
 fn boolean(value: &pg_sys::JsonbValue) -> Option<bool> {
+    if value.type_ != pg_sys::jbvType::jbvBool {
+        return None;
+    }
     // SAFETY: the tag says which member of the union is set.
-    (value.type_ == pg_sys::jbvType::jbvBool).then(|| unsafe { value.val.boolean })
+    Some(unsafe { value.val.boolean })
 }
 
 impl Payload for JsonbPayload {

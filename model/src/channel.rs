@@ -1,6 +1,6 @@
 //! Each kind's configuration and its rules.
 //!
-//! [`check`] is what the database does when a channel is written: it validates every field, takes
+//! [`check()`] is what the database does when a channel is written: it validates every field, takes
 //! the secrets out and says where they would be sent. [`open`] is what the worker does before it
 //! sends: it puts the opened secrets back and reads the whole as typed [`Settings`].
 
@@ -158,11 +158,7 @@ pub struct Checked {
 /// The fields of a configuration, null ones dropped.
 fn present(config: &Value) -> Result<Map<String, Value>, ConfigError> {
     let Value::Object(map) = config else {
-        return Err(ConfigError::new(
-            "",
-            "cannot be: the config is no JSON object",
-            "It is an object of the kind's fields.",
-        ));
+        return Err(ConfigError::new("", "is no JSON object", "It is an object of the kind's fields."));
     };
     Ok(map.iter().filter(|(_, value)| !value.is_null()).map(|(k, v)| (k.clone(), v.clone())).collect())
 }

@@ -137,7 +137,7 @@ pub struct Discord {
 /// and reads the whole.
 ///
 /// # Errors
-/// A secret that is missing, or anything [`check`] would have refused.
+/// A secret that is missing, or anything [`check()`] would have refused.
 pub fn open(
     kind: Kind,
     stored: &Value,

@@ -20,7 +20,7 @@ pub struct Seal {
     /// The field it is for, such as hmac_secret or headers.Authorization
     #[arg(long, default_value = "")]
     field: String,
-    /// Where it may be sent: scheme, host and port, such as https://hooks.example.com:443
+    /// Where it may be sent: scheme, host and port, such as `https://hooks.example.com:443`
     #[arg(long, value_name = "ORIGIN")]
     destination: Option<String>,
     /// The key to seal to, base64 [default: that of secret-key-file]
