@@ -61,7 +61,7 @@ test-client:
 
 lint: setup ## formatting, lints, documentation, and that the committed schema is the generated one
 	cargo fmt --all --check
-	cargo clippy --all-targets -p klaxon-model -p klaxon -p klaxon-tests -- -D warnings
+	cargo clippy --all-targets -p klaxon-model -p klaxon -p klaxon-tests -p klaxon-bench -- -D warnings
 	cargo clippy --all-targets -p pg_klaxon $(FEATURES) -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items -p klaxon-model -p klaxon
 	$(MAKE) --no-print-directory schema SCHEMA_OUT=target/generated.sql
@@ -73,7 +73,7 @@ schema: ## writes sql/pg_klaxon--VERSION.sql
 	@pgrx-config/schema.sh strip $(SCHEMA_OUT)
 
 bench: install ## the figures of docs/benchmarks.md
-	cargo run --release -p klaxon-bench
+	KLAXON_BIN=$(CURDIR)/target/release/klaxon cargo run --release -p klaxon-bench
 
 package: build ## target/pg_klaxon-VERSION-pgMAJOR.tar.gz: library, control file, SQL, worker
 	rm -rf target/package && mkdir -p target/package/pg_klaxon-$(VERSION)
