@@ -46,14 +46,15 @@ test: setup ## everything but the benchmarks
 test-unit:
 	cargo test -p klaxon-model -p klaxon
 
-# pgrx runs its own cluster as the user postgres when we are root, who may not run one.
-PGRX_TEST_DATA := $(CURDIR)/target/pgrx-test-data
+# pgrx runs its own cluster as the user postgres when we are root, who may not run one: in a folder
+# that postgres can reach, wherever the clone is.
+PGRX_TEST_DATA := $(or $(TMPDIR),/tmp)/pg_klaxon-pgrx-test
 test-pg:
 	if [ "$$(id -u)" -eq 0 ]; then \
-		rm -rf $(PGRX_TEST_DATA) && install -d -o postgres $(PGRX_TEST_DATA) && \
-		cd extension && cargo pgrx test $(addprefix pg,$(PG_MAJOR)) --runas postgres --pgdata $(PGRX_TEST_DATA); \
+		rm -rf $(PGRX_TEST_DATA) && install -d -o postgres $(PGRX_TEST_DATA) && cd extension && \
+		cargo pgrx test pg$(PG_MAJOR) $(FEATURES) --runas postgres --pgdata $(PGRX_TEST_DATA) && rm -rf $(PGRX_TEST_DATA); \
 	else \
-		cd extension && cargo pgrx test $(addprefix pg,$(PG_MAJOR)); \
+		cd extension && cargo pgrx test pg$(PG_MAJOR) $(FEATURES); \
 	fi
 
 test-client:
