@@ -15,10 +15,13 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 mod checkpoint;
+mod finding;
+mod start;
 mod verify;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
-pub use verify::{Finding, FindingKind, Verdict, Verifier};
+pub use finding::{Finding, FindingKind, Verdict};
+pub use verify::Verifier;
 
 /// What every record's bytes begin with.
 const DOMAIN: &[u8] = b"klaxon.audit.v1";
@@ -80,11 +83,17 @@ pub struct Record<'a> {
 impl Record<'_> {
     /// Appends the canonical bytes: what the MAC is over.
     pub fn encode(&self, previous: &Tag, out: &mut Vec<u8>) {
+        self.encode_around(previous, out);
+    }
+
+    /// The same, and where in `out` the previous MAC stands.
+    fn encode_around(&self, previous: &Tag, out: &mut Vec<u8>) -> usize {
         bytes(out, Some(DOMAIN));
         bytes(out, Some(&self.chain));
         bytes(out, Some(self.key_id.as_bytes()));
         bytes(out, Some(&self.seq.to_be_bytes()));
         bytes(out, Some(previous));
+        let previous_at = out.len() - previous.len();
         bytes(out, Some(self.kind.as_bytes()));
         bytes(out, self.delivery_id.as_ref().map(<[u8; 16]>::as_slice));
         integer(out, self.attempt.map(i64::from));
@@ -103,6 +112,7 @@ impl Record<'_> {
         bytes(out, self.worker.as_ref().map(<[u8; 16]>::as_slice));
         bytes(out, self.detail.map(str::as_bytes));
         bytes(out, self.body_hash.as_ref().map(Tag::as_slice));
+        previous_at
     }
 }
 

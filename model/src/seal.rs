@@ -144,7 +144,13 @@ pub fn is_sealed(text: &str) -> bool {
 /// Never for a key that [`PublicKey`] let in: sealing has no other way to fail.
 #[must_use]
 pub fn seal(key: &PublicKey, plaintext: &Plaintext) -> String {
-    let json = Zeroizing::new(serde_json::to_vec(plaintext).expect("a plaintext is JSON"));
+    // Room for all of it from the start: a buffer that grows leaves what it held behind.
+    let room = 256
+        + 6 * (plaintext.value.len()
+            + plaintext.field.len()
+            + plaintext.destination.as_ref().map_or(0, String::len));
+    let mut json = Zeroizing::new(Vec::with_capacity(room));
+    serde_json::to_writer(&mut *json, plaintext).expect("a plaintext is JSON");
     let sealed = key.0.seal(&mut OsRng, &json).expect("sealing to a sound key succeeds");
     format!("{PREFIX}{}", STANDARD.encode(sealed))
 }
@@ -188,6 +194,38 @@ mod tests {
         assert_eq!((opened.value.as_str(), opened.channel), ("s3cret ü", Some(7)));
         assert_eq!(open(&[other], &sealed).unwrap_err(), SealError::WrongKey);
         assert!(!format!("{opened:?}").contains("s3cret"));
+    }
+
+    /// Made by PyNaCl 1.6.2: `SealedBox(PrivateKey(bytes(range(32))).public_key).encrypt(…)`.
+    #[test]
+    fn what_libsodium_sealed_opens() {
+        const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+        const PUBLIC: &str = "j0DFrbaPJWJK5bIU6nZ6bslNgp09e14a0bpvPiE4KF8=";
+        const SEALED: &str = "sealed:v1:ZxQl1Ig1WrfXtOCmjwb3QdKgCoO7s++FWs0Sp9n1oBM3mHWuSIYlUSgjzOcHAuILS4I4nWpJaVPSpYcL8TdA\
+            R97XIRm9Sfq9XhYqKJutxEnNres1XpVqObXl3WaTkwYx9mMwK7groBrHaWhy82glNSASCueJ47KpA/7hG15hJQ2y7m68QLpS7hzakpq3Lptsp\
+            TKMRsfAcDGtUqZJK9UdZxlvJ7s=";
+        let key = SecretKey::from_base64(KEY).unwrap();
+        assert_eq!(key.public().to_base64(), PUBLIC);
+        let opened = open(&[key], SEALED).unwrap();
+        assert_eq!(opened.value.as_str(), "s3cret ü");
+        assert_eq!((opened.v, opened.channel, opened.field.as_str()), (1, Some(7), "hmac_secret"));
+        assert_eq!(opened.destination.as_deref(), Some("https://hooks.example.com:443"));
+    }
+
+    #[test]
+    fn a_changed_seal_opens_nowhere() {
+        let key = SecretKey::generate();
+        let sealed = STANDARD.decode(&seal(&key.public(), &secret())[PREFIX.len()..]).unwrap();
+        for at in 0..sealed.len() {
+            let mut changed = sealed.clone();
+            changed[at] ^= 1;
+            let text = format!("{PREFIX}{}", STANDARD.encode(changed));
+            assert_eq!(
+                open(std::slice::from_ref(&key), &text).unwrap_err(),
+                SealError::WrongKey,
+                "byte {at}"
+            );
+        }
     }
 
     #[test]

@@ -1,86 +1,35 @@
-//! Verification of a chain, row by row in order of `seq`, in constant memory.
+//! Verification of a chain, row by row in order of `seq`, in memory that does not grow with it.
+//!
+//! After a finding the verifier finds its place again, so that one wrong row is one finding. A row
+//! that was changed leaves two MACs that the next one may follow: the stored one, where its columns
+//! were changed, and the computed one, where its MAC was. A row that follows either was written by
+//! a key's holder, at that `seq`.
 
-use std::fmt;
-
-use serde::Serialize;
+use serde::Deserialize;
 use subtle::ConstantTimeEq as _;
 
-use super::{Checkpoint, GENESIS, Key, Record, Tag, body_hash};
+use super::start::Start;
+use super::{Checkpoint, Finding, FindingKind, GENESIS, Key, Record, Tag, Verdict, body_hash};
 
-/// What is wrong with a chain, and where.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    /// Which kind of wrong.
-    pub kind: FindingKind,
-    /// At which row.
-    pub seq: i64,
-    /// In words.
-    pub detail: String,
+/// MACs remembered past wrong rows: enough for two rows that changed places.
+const REMEMBERED: usize = 8;
+
+/// The key that rows must be under.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Valid {
+    /// No row was vouched for yet.
+    Any,
+    /// The position of one of ours, of which the newest is the first.
+    Ours(usize),
+    /// One that a rotation names and we do not hold.
+    Other,
 }
 
-/// Kinds of findings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FindingKind {
-    /// A row's MAC is not that of its columns and the row before it.
-    Altered,
-    /// Rows are not there.
-    Missing,
-    /// A `seq` appears twice.
-    Duplicate,
-    /// A row is of another chain.
-    Foreign,
-    /// A row has no MAC.
-    Unsealed,
-    /// A row is under a key that is not valid there.
-    WrongKey,
-    /// The checkpoint and the chain have different rows at the same `seq`.
-    Forked,
-    /// The chain ends before the checkpoint, or before its own head.
-    Truncated,
-    /// The chain is whole and older than the checkpoint: a backup was restored.
-    Rewound,
-    /// The checkpoint cannot be used.
-    BadCheckpoint,
-}
-
-impl fmt::Display for FindingKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Altered => "altered",
-            Self::Missing => "missing",
-            Self::Duplicate => "duplicate",
-            Self::Foreign => "foreign",
-            Self::Unsealed => "unsealed",
-            Self::WrongKey => "wrong_key",
-            Self::Forked => "forked",
-            Self::Truncated => "truncated",
-            Self::Rewound => "rewound",
-            Self::BadCheckpoint => "bad_checkpoint",
-        })
-    }
-}
-
-/// What verification comes to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// Whole, up to a checkpoint held outside and on from there.
-    Clean,
-    /// Somebody changed it.
-    Tampered,
-    /// Whole, and older than the checkpoint.
-    Rewound,
-    /// Whole; without a checkpoint a cut tail cannot be excluded.
-    Unanchored,
-}
-
-impl Verdict {
-    /// Whether nothing was found.
-    #[must_use]
-    pub fn is_ok(self) -> bool {
-        matches!(self, Self::Clean | Self::Unanchored)
-    }
+/// What a `rotation` record's detail says.
+#[derive(Deserialize)]
+struct Rotation {
+    /// The key that the rows after it are under.
+    key_id: String,
 }
 
 /// Reads a chain from its first row to its last.
@@ -88,12 +37,15 @@ pub struct Verifier {
     keys: Vec<Key>,
     chain: [u8; 16],
     checkpoint: Option<Checkpoint>,
-    previous: Tag,
-    /// The key that rows must be under, once one was seen; a rotation record names the next.
-    valid: Option<String>,
+    /// MACs the next row may follow: one, unless the rows before it were wrong; none after a gap.
+    previous: Vec<Tag>,
+    valid: Valid,
+    /// Whether a rotation may have been among what is wrong or missing: then a newer key may have begun.
+    unsure: bool,
     rows: u64,
     first: Option<i64>,
     last: i64,
+    start: Option<Start>,
     /// Whether the checkpoint's row was met.
     anchored: bool,
     findings: Vec<Finding>,
@@ -101,18 +53,20 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// Begins before the first row.
+    /// Begins before the first row. `keys` are in the key file's order, the newest first.
     #[must_use]
     pub fn new(keys: Vec<Key>, chain: [u8; 16], checkpoint: Option<Checkpoint>) -> Self {
         Self {
             keys,
             chain,
             checkpoint,
-            previous: GENESIS,
-            valid: None,
+            previous: vec![GENESIS],
+            valid: Valid::Any,
+            unsure: false,
             rows: 0,
             first: None,
             last: 0,
+            start: None,
             anchored: false,
             findings: Vec::new(),
             buffer: Vec::with_capacity(1024),
@@ -122,91 +76,136 @@ impl Verifier {
     /// Takes the next row, in order of `seq`, with its stored MAC and body.
     pub fn push(&mut self, row: &Record<'_>, body: Option<&str>, mac: Option<&[u8]>) {
         self.rows += 1;
-        if self.first.is_none() {
-            self.first = Some(row.seq);
-            self.begin(row);
-        } else if row.seq == self.last {
-            self.find(FindingKind::Duplicate, row.seq, "the row appears twice".into());
+        let mac = mac.and_then(|mac| Tag::try_from(mac).ok());
+        if row.seq < 1 {
+            self.find(FindingKind::Foreign, row.seq, "rows are numbered from 1".into());
             return;
         }
-        let gap = row.seq > self.last + 1;
-        if gap {
-            let detail = match row.seq - self.last - 1 {
+        if self.first.is_some() && row.seq <= self.last {
+            self.find(FindingKind::Duplicate, row.seq, "the row appears twice".into());
+            // Which of the two was written, the row after them says.
+            self.remember(mac);
+            return;
+        }
+        if self.first.is_none() && row.seq > 1 {
+            self.start = Some(Start::at(row, &self.keys, mac));
+            self.previous.clear();
+            self.unsure = true;
+        } else if row.seq > self.last + 1 {
+            let missing = match row.seq - self.last - 1 {
                 1 => "one row is missing".into(),
                 many => format!("{many} rows are missing, {} to {}", self.last + 1, row.seq - 1),
             };
+            let detail = format!("{missing}; without it nothing vouches for row {}", row.seq);
             self.find(FindingKind::Missing, self.last + 1, detail);
+            self.previous.clear();
+            self.unsure = true;
         }
+        self.first.get_or_insert(row.seq);
         self.last = row.seq;
-        let Some(mac) = mac.and_then(|mac| Tag::try_from(mac).ok()) else {
-            self.find(FindingKind::Unsealed, row.seq, "the row has no MAC".into());
-            return;
-        };
-        self.judge(row, body, &mac, gap);
-        self.previous = mac;
-        self.meet_checkpoint(row.seq, &mac);
+        self.judge(row, body, mac);
+        self.meet_checkpoint(row.seq);
     }
 
-    /// A chain may begin after row 1 where its first row is the record of a prune: it carries the
-    /// MAC of the row that stood before it.
-    fn begin(&mut self, row: &Record<'_>) {
-        if row.kind == "prune"
-            && let Some(detail) =
-                row.detail.and_then(|text| serde_json::from_str::<serde_json::Value>(text).ok())
-            && let Some(mac) = detail["previous_mac"].as_str().and_then(|text| hex::decode(text).ok())
-            && let Ok(mac) = Tag::try_from(mac.as_slice())
-        {
-            self.previous = mac;
-            self.last = row.seq - 1;
-        }
-    }
-
-    fn judge(&mut self, row: &Record<'_>, body: Option<&str>, mac: &Tag, after_gap: bool) {
-        if row.chain != self.chain {
-            self.find(FindingKind::Foreign, row.seq, "the row is of another chain".into());
-            return;
-        }
-        let Some(key) = self.keys.iter().find(|key| key.id() == row.key_id) else {
-            let detail = format!("the row is under key {}, which is not ours", row.key_id);
-            self.find(FindingKind::WrongKey, row.seq, detail);
-            return;
-        };
-        if self.valid.as_deref().is_some_and(|valid| valid != row.key_id) {
-            let detail = format!("the row is under key {} outside the range where that is valid", row.key_id);
-            self.find(FindingKind::WrongKey, row.seq, detail);
-            return;
-        }
-        let expected = key.seal(row, &self.previous, &mut self.buffer);
-        let mut fits = bool::from(expected.as_slice().ct_eq(mac));
-        // After a gap the row before is unknown: the gap is the finding, and this row's own columns
-        // are vouched for by the row after it.
-        fits |= after_gap;
-        if !fits {
-            self.find(FindingKind::Altered, row.seq, "the row is not what was written there".into());
-        } else if let Some(body) = body
-            && row.body_hash != Some(body_hash(body))
-        {
+    /// Judges a row's place, key and MAC, and remembers what the next may follow.
+    fn judge(&mut self, row: &Record<'_>, body: Option<&str>, mac: Option<Tag>) {
+        let before = self.findings.len();
+        let vouched = self.vouched(row, mac);
+        let blamed = self.findings.len() > before;
+        if !blamed && body.is_some_and(|body| row.body_hash != Some(body_hash(body))) {
             self.find(FindingKind::Altered, row.seq, "response_body is not what was written there".into());
         }
-        if fits {
-            self.valid = Some(row.key_id.to_owned());
-            if row.kind == "rotation"
-                && let Some(next) = row
-                    .detail
-                    .and_then(|text| serde_json::from_str::<serde_json::Value>(text).ok())
-                    .and_then(|detail| detail["key_id"].as_str().map(str::to_owned))
-            {
-                self.valid = Some(next);
+        if vouched {
+            self.unsure = false;
+            self.previous.clear();
+        } else {
+            self.unsure = true;
+            self.remember_computed(row);
+        }
+        self.remember(mac);
+    }
+
+    fn remember(&mut self, mac: Option<Tag>) {
+        self.previous.extend(mac);
+        let surplus = self.previous.len().saturating_sub(REMEMBERED);
+        self.previous.drain(..surplus);
+    }
+
+    /// Whether the row is proven to be what was written there. `false` without a finding is a row
+    /// after a gap, of which nothing can be said.
+    fn vouched(&mut self, row: &Record<'_>, mac: Option<Tag>) -> bool {
+        if row.chain != self.chain {
+            self.find(FindingKind::Foreign, row.seq, "the row is of another chain".into());
+            return false;
+        }
+        let Some(mac) = mac else {
+            self.find(FindingKind::Unsealed, row.seq, "the row has no MAC".into());
+            return false;
+        };
+        let Some(held) = self.keys.iter().position(|key| key.id() == row.key_id) else {
+            let detail = format!("the row is under key {}, which is not ours", row.key_id);
+            self.find(FindingKind::WrongKey, row.seq, detail);
+            return false;
+        };
+        let in_range = match self.valid {
+            Valid::Any => true,
+            Valid::Ours(valid) => held == valid || (self.unsure && held < valid),
+            Valid::Other => false,
+        };
+        if !in_range {
+            let detail = format!("the row is under key {} outside the range where that is valid", row.key_id);
+            self.find(FindingKind::WrongKey, row.seq, detail);
+            return false;
+        }
+        if self.previous.is_empty() && !self.start.as_ref().is_some_and(|start| start.proves_itself(row)) {
+            return false;
+        }
+        let key = &self.keys[held];
+        let buffer = &mut self.buffer;
+        let follows = |previous| bool::from(key.seal(row, previous, buffer).as_slice().ct_eq(&mac));
+        if !self.previous.is_empty() && !self.previous.iter().any(follows) {
+            self.find(FindingKind::Altered, row.seq, "the row is not what was written there".into());
+            return false;
+        }
+        self.valid = Valid::Ours(held);
+        self.heed(row);
+        true
+    }
+
+    /// Follows a record of the log itself that a MAC vouches for.
+    fn heed(&mut self, row: &Record<'_>) {
+        match row.kind {
+            "rotation" => {
+                let next = row.detail.and_then(|detail| serde_json::from_str::<Rotation>(detail).ok());
+                if let Some(next) = next {
+                    let held = self.keys.iter().position(|key| key.id() == next.key_id);
+                    self.valid = held.map_or(Valid::Other, Valid::Ours);
+                }
             }
+            "prune" => {
+                if let Some(start) = &mut self.start {
+                    start.heed(row, &self.keys);
+                }
+            }
+            _ => {}
         }
     }
 
-    fn meet_checkpoint(&mut self, seq: i64, mac: &Tag) {
+    /// Where a row's MAC was changed and its columns were not, the next row follows the computed one.
+    fn remember_computed(&mut self, row: &Record<'_>) {
+        let Some(key) = self.keys.iter().find(|key| key.id() == row.key_id) else { return };
+        for at in 0..self.previous.len() {
+            let computed = key.seal(row, &self.previous[at], &mut self.buffer);
+            self.previous.push(computed);
+        }
+    }
+
+    fn meet_checkpoint(&mut self, seq: i64) {
         let Some(checkpoint) = self.checkpoint.as_ref().filter(|checkpoint| checkpoint.seq == seq) else {
             return;
         };
         self.anchored = true;
-        if checkpoint.mac != hex::encode(mac) {
+        if !self.previous.iter().any(|mac| hex::encode(mac) == checkpoint.mac) {
             let detail = format!("the checkpoint of {} has another row here", checkpoint.at);
             self.find(FindingKind::Forked, seq, detail);
         }
@@ -228,50 +227,64 @@ impl Verifier {
         self.first.map(|first| (first, self.last))
     }
 
-    /// Ends the chain. `head` is what the database says its last row is.
+    /// Ends the chain. `head` is what the database says its last row is. Findings are in order of `seq`.
     #[must_use]
     pub fn finish(mut self, head: Option<(i64, Tag)>) -> (Verdict, Vec<Finding>) {
-        let mut rewound = false;
+        if let Some(start) = self.start.take() {
+            self.findings.extend(start.finding());
+            // A pruned chain's last removed row is the checkpoint's own: its record has that row's MAC.
+            if let Some(checkpoint) = &self.checkpoint
+                && let Some(mac) = start.mac_of(checkpoint.seq)
+            {
+                self.anchored = hex::encode(mac) == checkpoint.mac;
+                if !self.anchored {
+                    let detail = format!("the checkpoint of {} has another row here", checkpoint.at);
+                    self.find(FindingKind::Forked, start.seq() - 1, detail);
+                }
+            }
+        }
         if let Some((seq, mac)) = head {
             if seq > self.last {
                 let detail = format!("the chain's head is row {seq}");
                 self.find(FindingKind::Truncated, self.last + 1, detail);
-            } else if seq < self.last || mac != self.previous {
+            } else if seq < self.last || !self.previous.contains(&mac) {
                 let detail = format!("the chain's head says row {seq}, and the log goes on differently");
                 self.find(FindingKind::Forked, seq, detail);
             }
         }
-        if let Some(checkpoint) = self.checkpoint.clone() {
-            if checkpoint.chain != uuid_text(&self.chain) {
-                self.find(
-                    FindingKind::BadCheckpoint,
-                    checkpoint.seq,
-                    "the checkpoint is of another chain".into(),
-                );
-            } else if checkpoint.seq > self.last {
-                // The head travels with a backup, so a restored database agrees with itself.
-                let consistent = self.findings.is_empty() && head.is_some();
-                rewound = consistent;
-                let kind = if consistent { FindingKind::Rewound } else { FindingKind::Truncated };
-                let detail = format!(
-                    "the checkpoint of {} is at row {}, the log ends at {}",
-                    checkpoint.at, checkpoint.seq, self.last
-                );
-                self.find(kind, self.last + 1, detail);
-            } else if !self.anchored
-                && checkpoint.seq > 0
-                && self.first.is_some_and(|first| checkpoint.seq >= first)
-            {
-                self.find(FindingKind::Missing, checkpoint.seq, "the checkpoint's row is missing".into());
-            }
-        }
-        let verdict = match (self.findings.is_empty(), rewound, self.checkpoint.is_some()) {
+        let rewound = self.compare_checkpoint(head.is_some());
+        self.findings.sort_by_key(|finding| finding.seq);
+        let verdict = match (self.findings.is_empty(), rewound, self.anchored) {
             (true, _, true) => Verdict::Clean,
             (true, _, false) => Verdict::Unanchored,
             (false, true, _) => Verdict::Rewound,
             (false, false, _) => Verdict::Tampered,
         };
         (verdict, self.findings)
+    }
+
+    /// Whether the chain is whole and ends before the checkpoint, as a restored backup does.
+    fn compare_checkpoint(&mut self, has_head: bool) -> bool {
+        let Some(checkpoint) = self.checkpoint.clone() else { return false };
+        if checkpoint.chain != uuid_text(&self.chain) {
+            self.anchored = false;
+            let detail = "the checkpoint is of another chain".into();
+            self.find(FindingKind::BadCheckpoint, checkpoint.seq, detail);
+        } else if checkpoint.seq > self.last {
+            // The head travels with a backup, so a restored database agrees with itself.
+            let whole = self.findings.is_empty() && has_head;
+            let kind = if whole { FindingKind::Rewound } else { FindingKind::Truncated };
+            let detail = format!(
+                "the checkpoint of {} is at row {}, the log ends at {}",
+                checkpoint.at, checkpoint.seq, self.last
+            );
+            self.find(kind, self.last + 1, detail);
+            return whole;
+        } else if checkpoint.seq == 0 {
+            self.anchored = true;
+        }
+        // One whose row is missing or pruned leaves the chain unanchored; what is missing was found.
+        false
     }
 }
 

@@ -126,6 +126,49 @@ const PYTHON: &[(&str, &[&str])] = &[
     ("[!-]", &["a", "b", "c", "]", "[", "!", "z", "A", "0", "é", "ü", "\n", "\\", "*", "^", "d", "e", "&", "|", "~", ":", "+", "#", "m", ".", ",", "/"]),
     ("[---]", &["-"]),
     ("[a-c]*[!x]", &["ab", "a.b", "a/b", "aXXb", "a]", "aé", "a\nb", "a\n", "a\\b", "abc", "a-c", "bc"]),
+    ("[z-a!x]", &["a", "b", "c", "]", "[", "!", "-", "z", "A", "0", "é", "ü", "\n", "\\", "*", "^", "d", "e", "&", "|", "~", ":", "+", "#", "m", ".", ",", "/"]),
+    ("[z-a!]", &["a", "b", "c", "]", "[", "!", "-", "z", "A", "0", "é", "ü", "\n", "\\", "*", "^", "d", "e", "&", "|", "~", ":", "+", "#", "m", ".", ",", "/"]),
+    ("[!z-a!x]", &["a", "b", "c", "]", "[", "-", "z", "A", "0", "é", "ü", "\n", "\\", "*", "^", "d", "e", "&", "|", "~", ":", "+", "#", "m", ".", ",", "/"]),
+    ("[b-a!-z]", &["a", "b", "c", "]", "[", "!", "A", "0", "é", "ü", "\n", "\\", "*", "^", "d", "e", "&", "|", "~", ":", "+", "#", "m", ".", ",", "/"]),
+    ("[b-a!-z]*", &["a", "b", "c", "ab", "a.b", "a/b", "aXXb", "report.", "report.daily", "rep", "]", "[", "!", "a]", "[a", "A", "0", "é", "éa", "aé", "ü", "\n", "a\nb", "a\n", "\\", "\\*", "*", "a\\b", "{a,b}", "^", "^a$", "d", "e", "abc", "a-c", "x12", "x1", "&", "|", "~", ":", "(a)", "+", "#", "[]", "^a", "d]", "m", "bc", ".", ",", "/"]),
+    ("[z-a^b]", &["b", "^"]),
+    ("[z-a]a", &[]),
+    ("[!--]", &["a", "b", "c", "]", "[", "!", "z", "A", "0", "é", "ü", "\n", "\\", "*", "^", "d", "e", "&", "|", "~", ":", "+", "#", "m", ".", ",", "/"]),
+    ("[a-c!]", &["a", "b", "c", "!"]),
+    ("[z-am-o]", &["m"]),
+    ("[*]", &["*"]),
+    ("[?]", &[]),
+    ("[[]*", &["[", "[a", "[]"]),
+    ("a[*]b", &[]),
+    ("[a]*[b]", &["ab", "a.b", "a/b", "aXXb", "a\nb", "a\\b"]),
+    ("a*[!b]", &["a]", "aé", "a\n", "abc", "a-c"]),
+    ("*[0-9]", &["0", "x12", "x1"]),
+    ("?[!a]", &["ab", "a]", "aé", "a\n", "\\*", "x1", "[]", "d]", "bc"]),
+    ("[!a-z]*", &["]", "[", "!", "-", "[a", "A", "0", "é", "éa", "ü", "\n", "\\", "\\*", "*", "{a,b}", "^", "^a$", "&", "|", "~", ":", "(a)", "+", "#", "[]", "^a", ".", ",", "/"]),
+    ("*-*", &["-", "a-c"]),
+    ("a]", &["a]"]),
+    ("[a]]", &["a]"]),
+    ("[!a", &[]),
+    ("[]-]", &["]", "-"]),
+    ("[]!]", &["]", "!"]),
+    ("[!]!]", &["a", "b", "c", "[", "-", "z", "A", "0", "é", "ü", "\n", "\\", "*", "^", "d", "e", "&", "|", "~", ":", "+", "#", "m", ".", ",", "/"]),
+    ("***a", &["a", "[a", "éa", "^a"]),
+    ("a**b", &["ab", "a.b", "a/b", "aXXb", "a\nb", "a\\b"]),
+    ("*?*", &["a", "b", "c", "ab", "a.b", "a/b", "aXXb", "report.", "report.daily", "rep", "]", "[", "!", "-", "a]", "[a", "z", "A", "0", "é", "éa", "aé", "ü", "\n", "a\nb", "a\n", "\\", "\\*", "*", "a\\b", "{a,b}", "^", "^a$", "d", "e", "abc", "a-c", "x12", "x1", "&", "|", "~", ":", "(a)", "+", "#", "[]", "^a", "d]", "m", "bc", ".", ",", "/"]),
+    ("??", &["ab", "a]", "[a", "éa", "aé", "a\n", "\\*", "x1", "[]", "^a", "d]", "bc"]),
+    ("???", &["a.b", "a/b", "rep", "a\nb", "a\\b", "^a$", "abc", "a-c", "x12", "(a)"]),
+    ("*[]]", &["]", "a]", "[]", "d]"]),
+    ("[é]", &["é"]),
+    ("[!é]*", &["a", "b", "c", "ab", "a.b", "a/b", "aXXb", "report.", "report.daily", "rep", "]", "[", "!", "-", "a]", "[a", "z", "A", "0", "aé", "ü", "\n", "a\nb", "a\n", "\\", "\\*", "*", "a\\b", "{a,b}", "^", "^a$", "d", "e", "abc", "a-c", "x12", "x1", "&", "|", "~", ":", "(a)", "+", "#", "[]", "^a", "d]", "m", "bc", ".", ",", "/"]),
+    ("é*", &["é", "éa"]),
+    ("*é", &["é", "aé"]),
+    ("\n*", &["\n"]),
+    ("[\n]", &["\n"]),
+    ("{*}", &["{a,b}"]),
+    ("(*)", &["(a)"]),
+    ("^*$", &["^a$"]),
+    ("[!!-~]", &["é", "ü", "\n"]),
+    ("[ -~]", &["a", "b", "c", "]", "[", "!", "-", "z", "A", "0", "\\", "*", "^", "d", "e", "&", "|", "~", ":", "+", "#", "m", ".", ",", "/"]),
 ];
 
 #[test]
@@ -147,6 +190,30 @@ fn a_pattern_has_a_length() {
     assert_eq!(Glob::new("").unwrap_err(), GlobError::Empty);
     assert!(Glob::new(&"é".repeat(MAX_LENGTH)).is_ok());
     assert!(matches!(Glob::new(&"é".repeat(MAX_LENGTH + 1)), Err(GlobError::TooLong(_, 201))));
+}
+
+#[test]
+fn a_thousand_globs_are_asked_in_one_pass() {
+    for glob_of in [
+        |i: usize| format!("report.*.{i}"),
+        |i: usize| format!("*daily{i}*"),
+        |i: usize| format!("*daily*?{i}*"),
+        |i: usize| format!("[a-z]*.weekly{i}.[0-9]"),
+        |i: usize| format!("?*{i}?*"),
+        |i: usize| format!("[{}-z]*{}", char::from(b'a' + (i % 20) as u8), "?".repeat(1 + i / 20)),
+    ] {
+        let globs: Vec<Glob> = (0..1000).map(|i| Glob::new(&glob_of(i)).unwrap()).collect();
+        let set = GlobSet::new(globs.clone());
+        for text in
+            ["report.daily21.weekly.7", "report.eu.weekly900.4", "größe.daily999.123", "", &"7".repeat(200)]
+        {
+            let mut matched = Vec::new();
+            set.matches(text, &mut matched);
+            matched.sort_unstable();
+            let expected: Vec<usize> = (0..1000).filter(|i| globs[*i].is_match(text)).collect();
+            assert_eq!(matched, expected, "{text:?}");
+        }
+    }
 }
 
 #[test]
@@ -185,6 +252,17 @@ proptest! {
         let expected: Vec<usize> =
             globs.iter().enumerate().filter(|(_, glob)| glob.is_match(&text)).map(|(index, _)| index).collect();
         prop_assert_eq!(matched, expected);
+    }
+
+    #[test]
+    fn trying_and_the_automaton_agree(pattern in "[abc*?\\[\\]!^-]{1,10}", text in "[abc!\\[\\]^-]{0,8}") {
+        let pattern = format!("*{pattern}");
+        let glob = Glob::new(&pattern).unwrap();
+        // A star in front takes what makes the text long, of a character that nothing else takes
+        // but what takes any: then there are more of them than the pattern is long.
+        let long = format!("{}{text}", "\n".repeat(300));
+        let short = format!("{}{text}", "\n".repeat(20));
+        prop_assert_eq!(glob.is_match(&long), glob.is_match(&short), "{:?}", pattern);
     }
 
     #[test]
