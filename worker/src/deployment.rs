@@ -124,15 +124,15 @@ pub async fn claim(
 pub struct Estate {
     /// Deliveries and digest items that were pending.
     pub pending: i64,
-    /// Secrets that only the former key opens.
-    pub secrets: i64,
+    /// Channels' secrets, sealed.
+    pub secrets: Vec<String>,
     workers: Vec<Uuid>,
 }
 
 /// What there is to drop.
 const ESTATE: &str = "
     SELECT (SELECT pg_catalog.count(*) FROM klaxon.outbox) + (SELECT pg_catalog.count(*) FROM klaxon.digest_item),
-           (SELECT pg_catalog.count(*) FROM klaxon.channel_secret),
+           ARRAY(SELECT sealed FROM klaxon.channel_secret),
            ARRAY(SELECT id FROM klaxon.worker)";
 
 /// Ends the sessions of workers, by the rule of `sql/fence.sql`: a copy's rows name process ids of

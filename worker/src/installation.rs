@@ -22,7 +22,8 @@ pub struct Installation {
     pub secret_key_file: PathBuf,
     /// The audit key's file.
     pub audit_key_file: PathBuf,
-    secret: SecretKey,
+    /// The private key.
+    pub secret: SecretKey,
     audit: audit::Key,
     text: String,
 }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use klaxon_model::seal;
 
 use crate::config::{self, Settings};
 use crate::database::{Target, describe};
@@ -35,14 +36,12 @@ impl Adopt {
             Some(_) => None,
             None => Some(Self::install(config, settings)?),
         };
-        let (id, public_key) = match (&made, &settings.deployment_id) {
-            (Some(made), _) => (made.id.clone(), made.public_key()),
-            (None, Some(id)) => {
-                let newest = keys::secret_keys(settings)?.first().context("no key")?.public();
-                (id.clone(), newest.to_base64())
-            }
+        let (id, keys) = match (&made, &settings.deployment_id) {
+            (Some(made), _) => (made.id.clone(), vec![made.secret.clone()]),
+            (None, Some(id)) => (id.clone(), keys::secret_keys(settings)?),
             (None, None) => bail!("deployment-id is not set"),
         };
+        let public_key = keys.first().context("no key")?.public().to_base64();
         let mut written = false;
         for target in targets {
             let mut session = target.connect().await?;
@@ -84,10 +83,10 @@ impl Adopt {
                 target.name(),
                 estate.pending
             );
-            if estate.secrets > 0 && found.public_key.as_deref() != Some(public_key.as_str()) {
+            let closed = estate.secrets.iter().filter(|sealed| seal::open(&keys, sealed).is_err()).count();
+            if closed > 0 {
                 println!(
-                    "{} secrets of channels are sealed to the former deployment's key: write again those that are to be used",
-                    estate.secrets
+                    "secrets of channels that only the former deployment's key opens: {closed}; write again those that are to be used"
                 );
             }
         }

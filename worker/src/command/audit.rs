@@ -139,11 +139,11 @@ async fn checkpoint(mut client: Client, settings: &Settings) -> anyhow::Result<C
     let head = head(&transaction).await?.context(NO_LOG)?;
     let mut verifier = Verifier::new(keys, *head.chain.as_bytes(), None);
     stream::rows(&transaction, head.seq - 1, &mut verifier, &ProgressBar::hidden()).await?;
-    let (read, range) = (verifier.rows(), verifier.range());
+    let range = verifier.range();
     let (_, mut findings) = verifier.finish(Some((head.seq, head.mac)));
-    if read > 1 {
-        // Read from its last row but one on, the log begins there.
-        findings.retain(|found| found.kind != FindingKind::Missing || range.is_none_or(|r| found.seq >= r.0));
+    if range.is_some_and(|(first, _)| first == head.seq - 1) {
+        // Nothing before that row was read, so nothing before it is missing.
+        findings.retain(|found| found.kind != FindingKind::Missing || found.seq >= head.seq - 1);
     }
     if let Some(found) = findings.first() {
         bail!(

@@ -80,8 +80,7 @@ pub fn parse(
     let mode = tls::Mode::parse(sslmode.as_deref().unwrap_or("prefer"), root)?;
     standard(&mut config);
     // A socket of the file system never speaks TLS.
-    let hosts = config.get_hosts();
-    let local = !hosts.is_empty() && hosts.iter().all(|host| matches!(host, Host::Unix(_)));
+    let local = config.get_hosts().iter().all(|host| matches!(host, Host::Unix(_)));
     Ok((config, if local { tls::Mode::Disabled } else { mode }))
 }
 
@@ -179,6 +178,12 @@ fn fill(
             }
         }
     }
+    // TLS needs a name: an address without one is its own.
+    if config.get_hosts().is_empty() {
+        for address in config.get_hostaddrs().to_vec() {
+            config.host(address.to_string());
+        }
+    }
     if config.get_ports().is_empty()
         && let Some(ports) = environment("PGPORT")
     {
@@ -233,10 +238,9 @@ fn password_of(config: &Config, path: &str) -> Option<String> {
         return None;
     }
     let text = std::fs::read_to_string(path).ok()?;
-    let host = match (config.get_hosts().first(), config.get_hostaddrs().first()) {
-        (Some(Host::Tcp(host)), _) => host.clone(),
-        (Some(Host::Unix(folder)), _) if folder.to_str() != Some(SOCKETS) => folder.display().to_string(),
-        (None, Some(address)) => address.to_string(),
+    let host = match config.get_hosts().first() {
+        Some(Host::Tcp(host)) => host.clone(),
+        Some(Host::Unix(folder)) if folder.to_str() != Some(SOCKETS) => folder.display().to_string(),
         _ => "localhost".into(),
     };
     let port = config.get_ports().first().copied().unwrap_or(5432).to_string();
@@ -268,7 +272,7 @@ fn fields(line: &str) -> Vec<String> {
 
 /// Host and database, for the log.
 pub fn name(config: &Config) -> String {
-    let mut hosts: Vec<String> = config
+    let hosts: Vec<String> = config
         .get_hosts()
         .iter()
         .map(|host| match host {
@@ -276,9 +280,6 @@ pub fn name(config: &Config) -> String {
             Host::Unix(path) => path.display().to_string(),
         })
         .collect();
-    if hosts.is_empty() {
-        hosts = config.get_hostaddrs().iter().map(ToString::to_string).collect();
-    }
     let database = config.get_dbname().or(config.get_user()).unwrap_or_default();
     format!("{}/{database}", hosts.join(","))
 }
