@@ -6,21 +6,24 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use figment::Figment;
-use figment::providers::{Format as _, Serialized, Toml};
-use figment::value::{Dict, Value};
+use figment::providers::{Format as _, Toml};
 use ipnet::IpNet;
 use secrecy::SecretString;
 use serde::Deserialize;
+use uuid::Uuid;
+
+use crate::egress::ConnectTo;
 
 mod flags;
+mod source;
 mod value;
 
 pub use flags::Flags;
 
+use source::Source;
+
 /// Where the configuration is looked for when no flag says.
 pub const DEFAULT_PATHS: [&str; 2] = ["klaxon.toml", "/etc/klaxon/klaxon.toml"];
-/// Lists: repeated as a flag, with commas in the environment, an array in the file.
-const LISTS: [&str; 4] = ["database-url", "allow-port", "egress-allow", "connect-to"];
 
 /// Every setting of the worker.
 #[derive(Clone, Debug, Deserialize)]
@@ -144,17 +147,7 @@ impl Settings {
             }
             None => DEFAULT_PATHS.iter().map(PathBuf::from).find(|path| path.exists()),
         };
-        let mut settings = Self::read(file.as_deref(), flags)?;
-        // The files beside a configuration are named relative to it.
-        if let Some(folder) = file.as_deref().and_then(Path::parent) {
-            for path in [&mut settings.secret_key_file, &mut settings.audit_key_file, &mut settings.ca_file] {
-                if let Some(relative) = path.as_ref().filter(|path| path.is_relative() && !path.exists()) {
-                    *path = Some(folder.join(relative));
-                }
-            }
-        }
-        settings.validate()?;
-        Ok(settings)
+        Self::read(file.as_deref(), std::env::vars(), flags)
     }
 
     /// Reads the settings of flags and environment alone, for what writes the file.
@@ -162,21 +155,25 @@ impl Settings {
     /// # Errors
     /// As [`Settings::load`].
     pub fn load_without_file(flags: &Flags) -> anyhow::Result<Self> {
-        let settings = Self::read(None, flags)?;
-        settings.validate()?;
-        Ok(settings)
+        Self::read(None, std::env::vars(), flags)
     }
 
-    fn read(file: Option<&Path>, flags: &Flags) -> anyhow::Result<Self> {
+    fn read(
+        file: Option<&Path>,
+        variables: impl Iterator<Item = (String, String)>,
+        flags: &Flags,
+    ) -> anyhow::Result<Self> {
         let mut figment = Figment::from(Toml::string(DEFAULTS));
         if let Some(path) = file {
-            figment = figment.merge(Toml::file_exact(path));
+            figment = figment.merge(Source::file(path)?);
         }
-        figment
-            .merge(Serialized::globals(environment(std::env::vars())))
-            .merge(Serialized::globals(flags))
+        let settings: Self = figment
+            .merge(Source::environment(variables))
+            .merge(Source::flags(flags)?)
             .extract()
-            .map_err(|error| anyhow::anyhow!("configuration: {error}"))
+            .map_err(|error| source::explain(&error))?;
+        settings.validate()?;
+        Ok(settings)
     }
 
     fn validate(&self) -> anyhow::Result<()> {
@@ -199,6 +196,12 @@ impl Settings {
         }
         if self.smtp_pass.is_some() && self.smtp_user.is_none() {
             bail!("smtp-user is required with smtp-pass");
+        }
+        if let Some(id) = &self.deployment_id {
+            Uuid::try_parse(id).with_context(|| format!("deployment-id \"{id}\" is no UUID"))?;
+        }
+        for pin in &self.connect_to {
+            pin.parse::<ConnectTo>()?;
         }
         if let Some(url) = &self.site_url {
             let url = url::Url::parse(url).with_context(|| format!("site-url \"{url}\" is no URL"))?;
@@ -238,25 +241,6 @@ impl Settings {
             "metrics-addr": self.metrics_addr.to_string(),
         })
     }
-}
-
-/// `KLAXON_…` as settings; lists are split at commas.
-fn environment(variables: impl Iterator<Item = (String, String)>) -> Dict {
-    variables
-        .filter_map(|(name, text)| {
-            let key = name.strip_prefix("KLAXON_")?.to_ascii_lowercase().replace('_', "-");
-            // Not settings: the path of the file, and what others name after us.
-            if !flags::KEYS.contains(&key.as_str()) {
-                return None;
-            }
-            let value = if LISTS.contains(&key.as_str()) {
-                Value::from(text.split(',').map(|item| item.trim().to_owned()).collect::<Vec<_>>())
-            } else {
-                Value::from(text)
-            };
-            Some((key, value))
-        })
-        .collect()
 }
 
 #[cfg(test)]

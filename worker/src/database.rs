@@ -6,8 +6,9 @@ use anyhow::{Context as _, bail};
 use futures_util::{StreamExt as _, stream};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
-use tokio_postgres::{AsyncMessage, Client, Config, NoTls, Notification, Socket};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{AsyncMessage, Client, Config, Notification};
+use tokio_postgres_rustls::MakeRustlsConnect;
 
 mod dsn;
 mod tls;
@@ -77,46 +78,51 @@ impl Target {
     /// Where that fails or takes longer than 10 s.
     pub async fn connect(&self) -> anyhow::Result<Session> {
         let connecting = async {
-            match tls::connector(&self.tls)? {
-                Some(tls) => self.open(tls).await,
-                None => self.open(NoTls).await,
+            let tls = tls::connector(&self.tls)?;
+            let mut ways = self.tls.ways().iter().peekable();
+            while let Some(way) = ways.next() {
+                let mut config = self.config.clone();
+                config.ssl_mode(*way);
+                match open(&config, tls.clone()).await {
+                    Err(error) if ways.peek().is_some() && is_refused(&error) => {}
+                    other => return other.map_err(describe),
+                }
             }
+            bail!("no way to connect")
         };
         match tokio::time::timeout(DEADLINE, connecting).await {
             Ok(session) => session.with_context(|| format!("cannot reach postgres at {}", self.name)),
             Err(_) => bail!("cannot reach postgres at {}: no answer in {} s", self.name, DEADLINE.as_secs()),
         }
     }
+}
 
-    async fn open<T>(&self, tls: T) -> anyhow::Result<Session>
-    where
-        T: MakeTlsConnect<
-                Socket,
-                Stream: Send + 'static,
-                TlsConnect: Send + TlsConnect<Socket, Future: Send>,
-            > + Send,
-    {
-        let (client, mut connection) = self.config.connect(tls).await.map_err(describe)?;
-        let (sender, notifications) = unbounded_channel();
-        tokio::spawn(async move {
-            let mut messages = stream::poll_fn(move |context| connection.poll_message(context));
-            while let Some(message) = messages.next().await {
-                match message {
-                    Ok(AsyncMessage::Notification(notification)) => {
-                        // Nobody listening any more is the session's end on its way.
-                        let _ = sender.send(notification);
-                    }
-                    Ok(_) => {}
-                    Err(error) => {
-                        tracing::debug!(%error, "the session ended");
-                        break;
-                    }
+/// Whether the server's rules (pg_hba.conf) do not let this way in.
+fn is_refused(error: &tokio_postgres::Error) -> bool {
+    error.code() == Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION)
+}
+
+async fn open(config: &Config, tls: MakeRustlsConnect) -> Result<Session, tokio_postgres::Error> {
+    let (client, mut connection) = config.connect(tls).await?;
+    let (sender, notifications) = unbounded_channel();
+    tokio::spawn(async move {
+        let mut messages = stream::poll_fn(move |context| connection.poll_message(context));
+        while let Some(message) = messages.next().await {
+            match message {
+                Ok(AsyncMessage::Notification(notification)) => {
+                    // Nobody listening any more is the session's end on its way.
+                    let _ = sender.send(notification);
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::debug!(%error, "the session ended");
+                    break;
                 }
             }
-        });
-        client.batch_execute(SESSION).await.map_err(describe)?;
-        Ok(Session { client, notifications })
-    }
+        }
+    });
+    client.batch_execute(SESSION).await?;
+    Ok(Session { client, notifications })
 }
 
 /// What Postgres says, rather than "db error".
@@ -130,12 +136,22 @@ pub fn describe(error: tokio_postgres::Error) -> anyhow::Error {
     }
 }
 
+/// What a connection has where its string does not say.
 fn standard(config: &mut Config) {
-    config
-        .application_name("klaxon")
-        .connect_timeout(Duration::from_secs(5))
-        .keepalives_idle(Duration::from_secs(5))
-        .keepalives_interval(Duration::from_secs(2))
-        .keepalives_retries(2)
-        .tcp_user_timeout(DEADLINE);
+    let untouched = Config::new();
+    if config.get_connect_timeout().is_none() {
+        config.connect_timeout(Duration::from_secs(5));
+    }
+    if config.get_tcp_user_timeout().is_none() {
+        config.tcp_user_timeout(DEADLINE);
+    }
+    if config.get_keepalives_idle() == untouched.get_keepalives_idle() {
+        config.keepalives_idle(Duration::from_secs(5));
+    }
+    if config.get_keepalives_interval().is_none() {
+        config.keepalives_interval(Duration::from_secs(2));
+    }
+    if config.get_keepalives_retries().is_none() {
+        config.keepalives_retries(2);
+    }
 }

@@ -2,7 +2,8 @@
 
 use anyhow::{Context as _, bail};
 use klaxon_model::seal::SecretKey;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, GenericClient, Transaction};
+use uuid::Uuid;
 
 use crate::database::describe;
 
@@ -13,6 +14,14 @@ pub struct Deployment {
     pub id: Option<String>,
     /// The key that secrets are sealed to.
     pub public_key: Option<String>,
+}
+
+impl Deployment {
+    /// Whether the database is that deployment's.
+    #[must_use]
+    pub fn is(&self, id: &str) -> bool {
+        self.id.as_deref().is_some_and(|found| found.eq_ignore_ascii_case(id))
+    }
 }
 
 /// Reads it.
@@ -54,8 +63,8 @@ pub async fn check(client: &Client, id: Option<&str>, keys: &[SecretKey]) -> any
     let id = id.context("deployment-id is not set: \"klaxon init\" writes it")?;
     match found.id.as_deref() {
         None => bail!("the database belongs to no deployment yet: run \"klaxon init\""),
-        Some(found) if !found.eq_ignore_ascii_case(id) => bail!(
-            "the database belongs to deployment {found}, not to {id}: it may be a copy, and a copy must not page anyone; \
+        Some(other) if !found.is(id) => bail!(
+            "the database belongs to deployment {other}, not to {id}: it may be a copy, and a copy must not page anyone; \
              run \"klaxon adopt\" to make it this deployment's own, which drops what it has pending"
         ),
         Some(_) => {}
@@ -68,5 +77,109 @@ pub async fn check(client: &Client, id: Option<&str>, keys: &[SecretKey]) -> any
             keys.first().map(|key| key.public().to_base64()).unwrap_or_default()
         );
     }
+    let head = client.query_opt("SELECT FROM klaxon.audit_head", &[]).await.map_err(describe)?;
+    if head.is_none() {
+        bail!(
+            "the audit log has no head: restore klaxon.audit_head; \"klaxon audit verify\" says how the log stands"
+        );
+    }
     Ok(())
+}
+
+/// Makes the database a deployment's, where it still is `former`'s, and begins its audit log.
+///
+/// # Errors
+/// Where the role is no superuser, or somebody else was quicker.
+pub async fn claim(
+    transaction: &Transaction<'_>,
+    former: Option<&str>,
+    id: &str,
+    public_key: &str,
+) -> anyhow::Result<()> {
+    transaction.execute("SELECT klaxon.set_public_key($1)", &[&public_key]).await.map_err(describe)?;
+    let claimed = transaction
+        .execute(
+            "UPDATE klaxon.deployment SET id = $1::text::uuid WHERE id IS NOT DISTINCT FROM $2::text::uuid",
+            &[&id, &former],
+        )
+        .await
+        .map_err(describe)?;
+    if claimed != 1 {
+        bail!(
+            "somebody else was quicker: the database belongs to a deployment already; run \"klaxon adopt\" if it is a copy"
+        );
+    }
+    transaction
+        .execute(
+            "INSERT INTO klaxon.audit_head (chain) VALUES (pg_catalog.gen_random_uuid()) ON CONFLICT DO NOTHING",
+            &[],
+        )
+        .await
+        .map_err(describe)?;
+    Ok(())
+}
+
+/// What a deployment leaves behind in a database that is taken over.
+#[derive(Debug)]
+pub struct Estate {
+    /// Deliveries and digest items that were pending.
+    pub pending: i64,
+    /// Channels' secrets, sealed.
+    pub secrets: Vec<String>,
+    workers: Vec<Uuid>,
+}
+
+/// What there is to drop.
+const ESTATE: &str = "
+    SELECT (SELECT pg_catalog.count(*) FROM klaxon.outbox) + (SELECT pg_catalog.count(*) FROM klaxon.digest_item),
+           ARRAY(SELECT sealed FROM klaxon.channel_secret),
+           ARRAY(SELECT id FROM klaxon.worker)";
+
+/// Ends the sessions of workers, by the rule of `sql/fence.sql`: a copy's rows name process ids of
+/// another server.
+const END: &str = "
+    WITH gone AS (DELETE FROM klaxon.worker WHERE id = ANY ($1) RETURNING pid, started_at)
+    SELECT pg_catalog.count(*) FILTER (WHERE pg_catalog.pg_terminate_backend(a.pid))
+    FROM gone AS g
+    JOIN pg_catalog.pg_stat_activity AS a
+      ON a.pid = g.pid AND a.backend_start <= g.started_at AND a.datname = pg_catalog.current_database()
+     AND a.application_name LIKE 'klaxon%' AND a.pid <> pg_catalog.pg_backend_pid()";
+
+impl Estate {
+    /// Looks at what there is.
+    ///
+    /// # Errors
+    /// Where the role may not.
+    pub async fn read(client: &impl GenericClient) -> anyhow::Result<Self> {
+        let row = client.query_one(ESTATE, &[]).await.map_err(describe)?;
+        Ok(Self { pending: row.try_get(0)?, secrets: row.try_get(1)?, workers: row.try_get(2)? })
+    }
+
+    /// Drops what is pending; dead letters stay. Says what it was.
+    ///
+    /// # Errors
+    /// Where the role may not, or somebody holds the tables for too long.
+    pub async fn drop_pending(transaction: &Transaction<'_>) -> anyhow::Result<Self> {
+        // Nothing may be added to what is about to be dropped.
+        transaction
+            .batch_execute("LOCK TABLE klaxon.outbox, klaxon.digest_item IN EXCLUSIVE MODE")
+            .await
+            .map_err(describe)?;
+        let estate = Self::read(transaction).await?;
+        transaction
+            .batch_execute("DELETE FROM klaxon.outbox; DELETE FROM klaxon.digest_item")
+            .await
+            .map_err(describe)?;
+        Ok(estate)
+    }
+
+    /// Ends the former deployment's workers. Only after the commit: they connect again, and are
+    /// refused by what was committed.
+    ///
+    /// # Errors
+    /// Where the role may not.
+    pub async fn end_workers(&self, client: &impl GenericClient) -> anyhow::Result<()> {
+        client.query_one(END, &[&self.workers]).await.map_err(describe)?;
+        Ok(())
+    }
 }

@@ -49,6 +49,11 @@ pub fn audit_keys(settings: &Settings) -> anyhow::Result<Vec<audit::Key>> {
         .collect()
 }
 
+/// Whose key files are believed: our own and root's.
+fn is_trusted(owner: u32, us: u32) -> bool {
+    owner == us || owner == 0
+}
+
 fn named<'a>(setting: &str, path: Option<&'a Path>) -> anyhow::Result<&'a Path> {
     path.with_context(|| format!("{setting} is not set: run \"klaxon init --config klaxon.toml\", which writes the keys and the file"))
 }
@@ -65,6 +70,15 @@ fn lines(path: &Path) -> anyhow::Result<Vec<Zeroizing<String>>> {
         _ => anyhow::anyhow!("key file {shown}: {error}"),
     })?;
     let metadata = file.metadata().with_context(|| format!("key file {shown}"))?;
+    if !metadata.is_file() {
+        bail!("key file {shown} is no file");
+    }
+    let owner = metadata.uid();
+    if !is_trusted(owner, rustix::process::geteuid().as_raw()) {
+        bail!(
+            "key file {shown} belongs to user {owner}, who can change it: run \"chown $(id -un) {shown}\" as root"
+        );
+    }
     if metadata.mode() & 0o077 != 0 {
         bail!(
             "key file {shown} is open to others (mode {:04o}): run \"chmod 600 {shown}\"",
@@ -127,5 +141,15 @@ mod tests {
         let empty = folder.path().join("empty.key");
         write_new(&empty, "\n").unwrap();
         assert!(says(&empty).contains("holds no key"));
+        assert!(says(folder.path()).contains("is no file"));
+    }
+
+    #[test]
+    fn a_key_file_is_ours_or_roots() {
+        for (owner, us, trusted) in
+            [(0, 0, true), (0, 1000, true), (1000, 1000, true), (1000, 0, false), (1001, 1000, false)]
+        {
+            assert_eq!(is_trusted(owner, us), trusted, "{owner} {us}");
+        }
     }
 }

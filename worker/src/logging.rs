@@ -2,19 +2,69 @@
 
 use std::io::IsTerminal as _;
 
-use tracing_subscriber::EnvFilter;
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::FilterFn;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _, fmt};
 
 use crate::config::LogFormat;
 
-/// Starts logging. `RUST_LOG` sets the level; text is for terminals, JSON for everything else.
+/// Starts logging. `RUST_LOG` sets the level; text is for terminals, JSON for everything else: one
+/// flat object a line.
 pub fn start(format: Option<LogFormat>) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
-    let format = format
-        .unwrap_or_else(|| if std::io::stderr().is_terminal() { LogFormat::Text } else { LogFormat::Json });
-    match format {
-        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).init(),
-        LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).init(),
+    let level = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let terminal = std::io::stderr().is_terminal();
+    let format = format.unwrap_or(if terminal { LogFormat::Text } else { LogFormat::Json });
+    let lines = fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let lines = match format {
+        LogFormat::Text => lines.with_ansi(terminal).boxed(),
+        LogFormat::Json => {
+            lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
+        }
+    };
+    tracing_subscriber::registry().with(level).with(lines.with_filter(FilterFn::new(is_fit))).init();
+}
+
+/// Libraries trace what they send and receive, headers and statements included: below a warning they
+/// are not heard, whatever `RUST_LOG` says.
+fn is_fit(event: &Metadata<'_>) -> bool {
+    event.target() == "klaxon" || event.target().starts_with("klaxon::") || *event.level() <= Level::WARN
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn libraries_are_heard_from_warning_up() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let layer = fmt::layer().with_writer(move || writer.clone()).with_filter(FilterFn::new(is_fit));
+        let subscriber = tracing_subscriber::registry().with(EnvFilter::new("trace")).with(layer);
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::trace!("ours");
+            tracing::debug!(target: "hyper::proto", "authorization: hunter2");
+            tracing::info!(target: "klaxonish", "hunter2");
+            tracing::warn!(target: "hyper::proto", "theirs");
+        });
+        let said = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        assert!(said.contains("ours") && said.contains("theirs") && !said.contains("hunter2"), "{said}");
     }
 }

@@ -16,6 +16,7 @@ mod deployment;
 mod directory;
 mod discover;
 mod egress;
+mod installation;
 mod keys;
 mod logging;
 mod ownership;
@@ -69,11 +70,13 @@ async fn main() -> ExitCode {
 }
 
 async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
-    // `init` writes the file that the others read.
-    let file = if matches!(cli.command, Command::Init(_)) { None } else { cli.config.as_deref() };
     let settings = match &cli.command {
+        // These write the file that the others read.
         Command::Init(_) => Settings::load_without_file(&cli.flags)?,
-        _ => Settings::load(file, &cli.flags)?,
+        Command::Adopt(_) if cli.config.as_ref().is_some_and(|path| !path.exists()) => {
+            Settings::load_without_file(&cli.flags)?
+        }
+        _ => Settings::load(cli.config.as_deref(), &cli.flags)?,
     };
     logging::start(settings.log_format);
     match cli.command {

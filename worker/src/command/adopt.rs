@@ -6,13 +6,18 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use klaxon_model::seal;
 
-use crate::config::Settings;
+use crate::config::{self, Settings};
 use crate::database::{Target, describe};
-use crate::deployment;
+use crate::deployment::{self, Deployment, Estate};
+use crate::installation::Installation;
 use crate::keys;
 
 /// Make a copied database this deployment's own; what it has pending is dropped
+///
+/// Where there is no configuration file yet, it is written with keys of its own, as "klaxon init"
+/// writes it.
 #[derive(Args)]
 pub struct Adopt {
     /// Do not ask
@@ -21,67 +26,94 @@ pub struct Adopt {
 }
 
 impl Adopt {
-    /// Takes over every database of the settings that is another deployment's.
-    pub async fn run(self, _config: Option<PathBuf>, settings: &Settings) -> anyhow::Result<ExitCode> {
-        let id = settings
-            .deployment_id
-            .as_deref()
-            .context("deployment-id is not set: run \"klaxon init\" for a database of this deployment first, or write one into the file")?;
-        let public = keys::secret_keys(settings)?.first().context("no key")?.public().to_base64();
-        for target in Target::all(&settings.database_url)? {
+    /// Takes over every database of the settings that is another deployment's, or none's.
+    ///
+    /// # Errors
+    /// Where a database cannot be reached or has no extension, or the answer was no.
+    pub async fn run(self, config: Option<PathBuf>, settings: &Settings) -> anyhow::Result<ExitCode> {
+        let targets = Target::all(&settings.database_url)?;
+        let made = match settings.deployment_id {
+            Some(_) => None,
+            None => Some(Self::install(config, settings)?),
+        };
+        let (id, keys) = match (&made, &settings.deployment_id) {
+            (Some(made), _) => (made.id.clone(), vec![made.secret.clone()]),
+            (None, Some(id)) => (id.clone(), keys::secret_keys(settings)?),
+            (None, None) => bail!("deployment-id is not set"),
+        };
+        let public_key = keys.first().context("no key")?.public().to_base64();
+        let mut written = false;
+        for target in targets {
             let mut session = target.connect().await?;
-            let found = deployment::read(&session.client).await?;
-            if found.id.as_deref().is_some_and(|found| found.eq_ignore_ascii_case(id)) {
-                println!("{} is this deployment's already", target.name());
+            let found = deployment::read(&session.client).await.with_context(|| target.name().to_owned())?;
+            if found.is(&id) {
+                println!(
+                    "{} is this deployment's already (if the configuration is a copy too, write another deployment-id into it first)",
+                    target.name()
+                );
                 continue;
             }
-            let transaction = session.client.transaction().await.map_err(describe)?;
-            // Nothing may be added to what is about to be dropped.
-            transaction
-                .batch_execute("LOCK TABLE klaxon.outbox, klaxon.digest_item IN EXCLUSIVE MODE")
-                .await
-                .map_err(describe)?;
-            let pending: i64 = transaction
-                .query_one("SELECT pg_catalog.count(*) FROM klaxon.outbox", &[])
-                .await
-                .map_err(describe)?
-                .try_get(0)?;
-            if !self.yes
-                && std::io::stdin().is_terminal()
-                && !confirmed(&target, found.id.as_deref(), pending)?
-            {
-                bail!("nothing was changed");
+            // Asked before anything is locked: emitters must not wait for an answer.
+            let estate = Estate::read(&session.client).await?;
+            if !self.yes && std::io::stdin().is_terminal() && !confirmed(&target, &found, &estate)? {
+                bail!("nothing was changed in {}", target.name());
             }
-            transaction
-                .batch_execute(
-                    "DELETE FROM klaxon.outbox; DELETE FROM klaxon.digest_item; DELETE FROM klaxon.worker",
-                )
+            let transaction = session.client.transaction().await.map_err(describe)?;
+            let estate = match found.id {
+                Some(_) => Some(Estate::drop_pending(&transaction).await?),
+                // Nobody else's: what is pending waits for its first worker.
+                None => None,
+            };
+            deployment::claim(&transaction, found.id.as_deref(), &id, &public_key)
                 .await
-                .map_err(describe)?;
-            transaction.execute("SELECT klaxon.set_public_key($1)", &[&public]).await.map_err(describe)?;
-            transaction
-                .execute("UPDATE klaxon.deployment SET id = $1::text::uuid", &[&id])
-                .await
-                .map_err(describe)?;
-            transaction
-                .execute("INSERT INTO klaxon.audit_head (chain) VALUES (pg_catalog.gen_random_uuid()) ON CONFLICT DO NOTHING", &[])
-                .await
-                .map_err(describe)?;
+                .with_context(|| target.name().to_owned())?;
+            if let Some(made) = made.as_ref().filter(|_| !written) {
+                made.write()?;
+                written = true;
+                println!("wrote {} and its keys", made.config.display());
+            }
             transaction.commit().await.map_err(describe)?;
-            println!("{} is now deployment {id}'s; {pending} pending deliveries were dropped", target.name());
+            let Some(estate) = estate else {
+                println!("{} is now deployment {id}'s", target.name());
+                continue;
+            };
+            estate.end_workers(&session.client).await?;
+            println!(
+                "{} is now deployment {id}'s; {} pending deliveries were dropped",
+                target.name(),
+                estate.pending
+            );
+            let closed = estate.secrets.iter().filter(|sealed| seal::open(&keys, sealed).is_err()).count();
+            if closed > 0 {
+                println!(
+                    "secrets of channels that only the former deployment's key opens: {closed}; write again those that are to be used"
+                );
+            }
         }
         Ok(ExitCode::SUCCESS)
     }
+
+    /// A deployment for who has none: a copy's operator, whom `init` sends here.
+    fn install(config: Option<PathBuf>, settings: &Settings) -> anyhow::Result<Installation> {
+        let path = config.unwrap_or_else(|| PathBuf::from(config::DEFAULT_PATHS[0]));
+        if path.exists() {
+            bail!("deployment-id is not set in {}: write one, a new UUID, into it", path.display());
+        }
+        Installation::new(&path, settings)
+    }
 }
 
-fn confirmed(target: &Target, from: Option<&str>, pending: i64) -> anyhow::Result<bool> {
-    print!(
-        "{} belongs to deployment {}. Take it over and drop {pending} pending deliveries? [y/N] ",
-        target.name(),
-        from.unwrap_or("none")
-    );
+fn confirmed(target: &Target, from: &Deployment, estate: &Estate) -> anyhow::Result<bool> {
+    match &from.id {
+        None => print!("{} belongs to no deployment. Make it this one's? [y/N] ", target.name()),
+        Some(id) => print!(
+            "{} belongs to deployment {id}. Take it over and drop {} pending deliveries? [y/N] ",
+            target.name(),
+            estate.pending
+        ),
+    }
     std::io::stdout().flush()?;
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer)?;
-    Ok(answer.trim().eq_ignore_ascii_case("y"))
+    Ok(["y", "yes"].contains(&answer.trim().to_ascii_lowercase().as_str()))
 }

@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
 use klaxon_model::audit::{Checkpoint, Finding, FindingKind, Tag, Verdict, Verifier};
-use tokio_postgres::Client;
+use tokio_postgres::{Client, GenericClient, IsolationLevel, Transaction};
 use uuid::Uuid;
 
 use crate::config::Settings;
@@ -46,6 +46,8 @@ pub enum Audit {
     },
 }
 
+const NO_LOG: &str = "the database has no audit log yet: run \"klaxon init\"";
+
 /// The end of the log, as the database has it.
 struct Head {
     chain: Uuid,
@@ -65,11 +67,7 @@ impl Audit {
         match self {
             Self::Verify { checkpoint, json } => verify(session.client, settings, checkpoint, json).await,
             Self::Checkpoint { json } => {
-                let keys = keys::audit_keys(settings)?;
-                let head = head(&session.client).await?;
-                let key = keys.first().context("no audit key")?;
-                let checkpoint =
-                    Checkpoint::sign(key, &head.chain.to_string(), head.seq, &head.mac, &head.at);
+                let checkpoint = checkpoint(session.client, settings).await?;
                 if json {
                     println!("{}", serde_json::to_string(&checkpoint)?);
                 } else {
@@ -81,7 +79,7 @@ impl Audit {
                 Ok(ExitCode::SUCCESS)
             }
             Self::Head { json } => {
-                let head = head(&session.client).await?;
+                let head = head(&session.client).await?.context(NO_LOG)?;
                 if json {
                     println!(
                         "{}",
@@ -96,7 +94,7 @@ impl Audit {
     }
 }
 
-async fn head(client: &Client) -> anyhow::Result<Head> {
+async fn head(client: &impl GenericClient) -> anyhow::Result<Option<Head>> {
     let row = client
         .query_opt(
             "SELECT chain, seq, mac, pg_catalog.to_char(pg_catalog.now() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')
@@ -104,15 +102,57 @@ async fn head(client: &Client) -> anyhow::Result<Head> {
             &[],
         )
         .await
-        .map_err(describe)?
-        .context("the database has no audit log yet: run \"klaxon init\"")?;
+        .map_err(describe)?;
+    let Some(row) = row else { return Ok(None) };
     let mac: Vec<u8> = row.try_get(2)?;
-    Ok(Head {
+    Ok(Some(Head {
         chain: row.try_get(0)?,
         seq: row.try_get(1)?,
-        mac: Tag::try_from(mac.as_slice()).map_err(|_| anyhow::anyhow!("the log's head holds no MAC"))?,
+        // Of another length it is nobody's MAC, and fits no row.
+        mac: Tag::try_from(mac.as_slice()).unwrap_or([0xff; 32]),
         at: row.try_get(3)?,
-    })
+    }))
+}
+
+/// One snapshot for the rows and the head, while the worker goes on appending.
+async fn snapshot(client: &mut Client) -> anyhow::Result<Transaction<'_>> {
+    let transaction = client
+        .build_transaction()
+        .isolation_level(IsolationLevel::RepeatableRead)
+        .read_only(true)
+        .start()
+        .await
+        .map_err(describe)?;
+    transaction
+        .batch_execute("SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0")
+        .await
+        .map_err(describe)?;
+    Ok(transaction)
+}
+
+/// Signs the log's end. Only an end that is this deployment's own is signed: what the database says
+/// of itself would otherwise become what it is later judged by.
+async fn checkpoint(mut client: Client, settings: &Settings) -> anyhow::Result<Checkpoint> {
+    let keys = keys::audit_keys(settings)?;
+    let key = keys.first().context("no audit key")?.clone();
+    let transaction = snapshot(&mut client).await?;
+    let head = head(&transaction).await?.context(NO_LOG)?;
+    let mut verifier = Verifier::new(keys, *head.chain.as_bytes(), None);
+    stream::rows(&transaction, head.seq - 1, &mut verifier, &ProgressBar::hidden()).await?;
+    let range = verifier.range();
+    let (_, mut findings) = verifier.finish(Some((head.seq, head.mac)));
+    if range.is_some_and(|(first, _)| first == head.seq - 1) {
+        // Nothing before that row was read, so nothing before it is missing.
+        findings.retain(|found| found.kind != FindingKind::Missing || found.seq >= head.seq - 1);
+    }
+    if let Some(found) = findings.first() {
+        bail!(
+            "the log's end is not as it was written ({} at row {}): run \"klaxon audit verify\"",
+            found.kind,
+            found.seq
+        );
+    }
+    Ok(Checkpoint::sign(&key, &head.chain.to_string(), head.seq, &head.mac, &head.at))
 }
 
 async fn verify(
@@ -136,24 +176,29 @@ async fn verify(
                 .ok()
         }
     };
-    // One snapshot for the rows and the head, while the worker goes on appending.
-    let transaction = client
-        .build_transaction()
-        .isolation_level(tokio_postgres::IsolationLevel::RepeatableRead)
-        .read_only(true)
-        .start()
-        .await
-        .map_err(describe)?;
-    transaction
-        .batch_execute("SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0")
-        .await?;
-    let head = head(transaction.client()).await?;
-    let mut verifier = Verifier::new(keys, *head.chain.as_bytes(), checkpoint);
-    let progress = progress(head.seq, json);
-    stream::rows(&transaction, &mut verifier, &progress).await?;
+    let transaction = snapshot(&mut client).await?;
+    let head = head(&transaction).await?;
+    let chain = match (&head, &checkpoint) {
+        (Some(head), _) => head.chain,
+        (None, Some(checkpoint)) => checkpoint.chain.parse()?,
+        (None, None) => transaction
+            .query_opt("SELECT chain FROM klaxon.delivery ORDER BY seq LIMIT 1", &[])
+            .await
+            .map_err(describe)?
+            .context(NO_LOG)?
+            .try_get(0)?,
+    };
+    let mut verifier = Verifier::new(keys, *chain.as_bytes(), checkpoint);
+    let progress = progress(head.as_ref().map_or(0, |head| head.seq), json);
+    stream::rows(&transaction, i64::MIN, &mut verifier, &progress).await?;
     progress.finish_and_clear();
     let (rows, range) = (verifier.rows(), verifier.range());
-    let (mut verdict, mut findings) = verifier.finish(Some((head.seq, head.mac)));
+    let (mut verdict, mut findings) = verifier.finish(head.as_ref().map(|head| (head.seq, head.mac)));
+    if head.is_none() {
+        let detail = "klaxon.audit_head, which says where the log ends, is empty".into();
+        findings.push(Finding { kind: FindingKind::Missing, seq: range.map_or(0, |range| range.1), detail });
+        verdict = Verdict::Tampered;
+    }
     if let Some(finding) = bad_checkpoint {
         findings.insert(0, finding);
         verdict = Verdict::Tampered;
@@ -162,7 +207,7 @@ async fn verify(
     if json {
         println!(
             "{}",
-            serde_json::json!({"ok": ok, "verdict": verdict, "chain": head.chain, "rows": rows,
+            serde_json::json!({"ok": ok, "verdict": verdict, "chain": chain, "rows": rows,
                 "first_seq": range.map(|r| r.0), "last_seq": range.map(|r| r.1), "findings": findings})
         );
     } else {

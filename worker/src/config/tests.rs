@@ -41,30 +41,77 @@ fn a_file_says_things_in_units_and_lists() {
 }
 
 #[test]
-fn a_flag_wins_over_the_file() {
-    let flags = Flags { concurrency: Some("7".into()), per_channel: Some("3".into()), ..Flags::default() };
-    let settings = load("concurrency = 9\nper-channel = 9\nsmtp-host = 'mail'", &flags).unwrap();
-    assert_eq!((settings.concurrency, settings.per_channel), (7, 3));
-    assert_eq!(settings.smtp_host.as_deref(), Some("mail"));
+fn a_flag_wins_over_the_environment_over_the_file_over_the_default() {
+    for (file, environment, flag, host) in [
+        (None, None, None, "127.0.0.1:9464"),
+        (Some("[::1]:1"), None, None, "[::1]:1"),
+        (Some("[::1]:1"), Some("[::1]:2"), None, "[::1]:2"),
+        (Some("[::1]:1"), Some(""), None, "[::1]:1"),
+        (None, Some("[::1]:2"), Some("[::1]:3"), "[::1]:3"),
+        (Some("[::1]:1"), None, Some("[::1]:3"), "[::1]:3"),
+        (Some("[::1]:1"), Some("[::1]:2"), Some("[::1]:3"), "[::1]:3"),
+    ] {
+        let text =
+            file.map(|value| format!("metrics-addr = '{value}'\nsmtp-host = 'mail'")).unwrap_or_default();
+        let written = self::file(&text);
+        let variables = environment.map(|value| ("KLAXON_METRICS_ADDR".to_owned(), value.to_owned()));
+        let flags = Flags { metrics_addr: flag.map(str::to_owned), ..Flags::default() };
+        let settings = Settings::read(Some(written.path()), variables.into_iter(), &flags).unwrap();
+        assert_eq!(settings.metrics_addr.to_string(), host, "{file:?} {environment:?} {flag:?}");
+        assert_eq!(settings.smtp_host.is_some(), file.is_some(), "what is not overridden stays");
+    }
 }
 
 #[test]
-fn the_environment_is_read_by_name_and_lists_by_comma() {
-    let variables = [
-        ("KLAXON_ALLOW_PORT", "8443, 9000"),
-        ("KLAXON_SMTP_HOST", "mail"),
-        ("KLAXON_BLESS", "1"),
-        ("HOME", "/"),
-    ];
-    let dict = environment(variables.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())));
-    assert_eq!(dict.keys().collect::<Vec<_>>(), ["allow-port", "smtp-host"]);
-    assert_eq!(dict["allow-port"].as_array().unwrap().len(), 2);
+fn lists_are_repeated_flags_commas_in_the_environment_and_arrays_in_the_file() {
+    let written = file("allow-port = [1, 2]");
+    let read = |variables: &[(&str, &str)], flags: &Flags| {
+        let variables = variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        Settings::read(Some(written.path()), variables, flags).unwrap()
+    };
+    let flags = Flags { allow_port: vec!["5".into(), "6".into()], ..Flags::default() };
+    let variables = [("KLAXON_ALLOW_PORT", "3, 4"), ("KLAXON_BLESS", "1"), ("HOME", "/")];
+    assert_eq!(read(&[], &Flags::default()).allow_port, [1, 2]);
+    assert_eq!(read(&variables, &Flags::default()).allow_port, [3, 4]);
+    assert_eq!(read(&variables, &flags).allow_port, [5, 6]);
+}
+
+#[test]
+fn a_comma_inside_a_connection_string_divides_nothing() {
+    for (text, urls) in [
+        ("postgres://a/x", &["postgres://a/x"][..]),
+        ("postgres://a,b/x, postgresql://c/y", &["postgres://a,b/x", "postgresql://c/y"]),
+        ("host=a,b port=1,2 dbname=x,host=c dbname=y", &["host=a,b port=1,2 dbname=x", "host=c dbname=y"]),
+    ] {
+        let written = file("");
+        let variables = [("KLAXON_DATABASE_URL".to_owned(), text.to_owned())];
+        let settings =
+            Settings::read(Some(written.path()), variables.into_iter(), &Flags::default()).unwrap();
+        let found: Vec<&str> = settings.database_url.iter().map(|url| url.expose_secret()).collect();
+        assert_eq!(found, urls, "{text}");
+    }
+}
+
+#[test]
+fn files_are_beside_the_file_that_names_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("klaxon.toml");
+    std::fs::write(&path, "secret-key-file = 'secret.key'\naudit-key-file = '/etc/audit.key'").unwrap();
+    let flags = Flags { ca_file: Some("ca.pem".into()), ..Flags::default() };
+    let settings = Settings::load(Some(&path), &flags).unwrap();
+    assert_eq!(settings.secret_key_file, Some(folder.path().join("secret.key")));
+    assert_eq!(settings.audit_key_file, Some("/etc/audit.key".into()));
+    assert_eq!(settings.ca_file, Some("ca.pem".into()), "a flag's is where it was typed");
 }
 
 #[test]
 fn what_is_wrong_is_named() {
     for (text, says) in [
-        ("colour = 1", "colour"),
+        ("colour = 1", "there is no setting \"colour\""),
+        ("smtp-pass = 'hunter2", "line 1: "),
+        ("\n\nsmtp-pass = ['hunter2']", "smtp-pass is neither"),
+        ("deployment-id = 'x'", "deployment-id \"x\" is no UUID"),
+        ("connect-to = ['a:1:b']", "connect-to"),
         ("concurrency = 0", "concurrency must be 1 to 10000, not 0"),
         ("concurrency = 8\nper-channel = 9", "per-channel must be 1 to 8 (concurrency), not 9"),
         ("http-timeout = 'soon'", "\"soon\" is no time"),
@@ -78,7 +125,7 @@ fn what_is_wrong_is_named() {
         ("log-format = 'xml'", "log-format"),
     ] {
         let error = format!("{:#}", load(text, &Flags::default()).unwrap_err());
-        assert!(error.contains(says), "{text}: {error}");
+        assert!(error.contains(says) && !error.contains("hunter2"), "{text}: {error}");
     }
     let missing = Settings::load(Some(Path::new("/nowhere/klaxon.toml")), &Flags::default()).unwrap_err();
     assert!(missing.to_string().contains("klaxon init --config /nowhere/klaxon.toml"), "{missing}");
@@ -91,6 +138,8 @@ fn secrets_are_masked() {
         &Flags::default(),
     )
     .unwrap();
+    let spaced = load("smtp-user = 'u'\nsmtp-pass = ' x '", &Flags::default()).unwrap();
+    assert_eq!(spaced.smtp_pass.unwrap().expose_secret(), " x ");
     let shown = format!("{} {settings:?}", settings.masked());
     assert!(!shown.contains("hunter2") && !shown.contains("hunter3"), "{shown}");
 }

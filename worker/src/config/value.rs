@@ -72,7 +72,11 @@ pub fn secrets<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<SecretS
 }
 
 pub fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SecretString>, D::Error> {
-    text(deserializer).map(|text| Some(text.into()))
+    // As it stands: a password may begin or end with a space.
+    Ok(Some(match Written::deserialize(deserializer)? {
+        Written::Text(text) => text.into(),
+        other => other.to_string().into(),
+    }))
 }
 
 pub fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {

@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use tokio_postgres::config::SslMode;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 /// What is asked of the server.
@@ -16,6 +17,8 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 pub enum Mode {
     /// Never TLS.
     Disabled,
+    /// TLS where the server insists.
+    Allowed,
     /// TLS where the server offers it.
     Preferred,
     /// TLS with any certificate.
@@ -30,30 +33,46 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// Reads libpq's word. A Unix socket never speaks TLS.
-    pub fn parse(mode: &str, root: Option<String>, local: bool) -> anyhow::Result<Self> {
+    /// Reads libpq's word.
+    ///
+    /// # Errors
+    /// Where libpq would not know it either.
+    pub fn parse(mode: &str, root: Option<String>) -> anyhow::Result<Self> {
+        let given = root.is_some();
         let root = root.filter(|root| !root.is_empty() && root != "system").map(PathBuf::from);
         Ok(match mode {
-            _ if local => Self::Disabled,
             "disable" => Self::Disabled,
-            "allow" | "prefer" => Self::Preferred,
+            "allow" => Self::Allowed,
+            "prefer" => Self::Preferred,
             // As libpq does: with roots given, require verifies them.
-            "require" if root.is_none() => Self::Required,
+            "require" if !given => Self::Required,
             "require" | "verify-ca" => Self::Verified { root, name: false },
             "verify-full" => Self::Verified { root, name: true },
-            other => return super::dsn::unknown_mode(other),
+            _ => bail!(
+                "sslmode \"{mode}\" is none of disable, allow, prefer, require, verify-ca and verify-full"
+            ),
         })
+    }
+
+    /// How to try to connect, one after the other: libpq tries the other way where the server
+    /// refuses the first by its rules.
+    pub fn ways(&self) -> &'static [SslMode] {
+        match self {
+            Self::Disabled => &[SslMode::Disable],
+            Self::Allowed => &[SslMode::Disable, SslMode::Require],
+            Self::Preferred => &[SslMode::Prefer, SslMode::Disable],
+            Self::Required | Self::Verified { .. } => &[SslMode::Require],
+        }
     }
 }
 
-/// The connector of a mode; `None` is none.
-pub fn connector(mode: &Mode) -> anyhow::Result<Option<MakeRustlsConnect>> {
+/// The connector of a mode. That of [`Mode::Disabled`] is never asked.
+pub fn connector(mode: &Mode) -> anyhow::Result<MakeRustlsConnect> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder =
         ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
     let config = match mode {
-        Mode::Disabled => return Ok(None),
-        Mode::Preferred | Mode::Required => builder
+        Mode::Disabled | Mode::Allowed | Mode::Preferred | Mode::Required => builder
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(Lenient { provider, roots: None }))
             .with_no_client_auth(),
@@ -72,7 +91,7 @@ pub fn connector(mode: &Mode) -> anyhow::Result<Option<MakeRustlsConnect>> {
             }
         }
     };
-    Ok(Some(MakeRustlsConnect::new(config)))
+    Ok(MakeRustlsConnect::new(config))
 }
 
 fn roots(file: Option<&PathBuf>) -> anyhow::Result<RootCertStore> {

@@ -9,13 +9,12 @@ use tokio_postgres::binary_copy::{BinaryCopyOutRow, BinaryCopyOutStream};
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
-/// Times as microseconds since 2000-01-01: what Postgres stores and the MAC covers.
-const COPY: &str = "COPY (
-    SELECT seq, kind, delivery_id, attempt, event_id, event_type, project, subscription_id, channel_id, channel_name,
-           channel_kind, status, response_code, error, response_body, duration_ms,
-           ((extract(epoch FROM attempted_at) - 946684800) * 1000000)::bigint, worker, detail, chain, key_id, body_hash, mac
-    FROM klaxon.delivery ORDER BY seq
-) TO STDOUT (FORMAT binary)";
+use crate::clock::DbTime;
+use crate::database::describe;
+
+/// Every column the MAC covers, and the body.
+const COLUMNS: &str = "seq, kind, delivery_id, attempt, event_id, event_type, project, subscription_id, channel_id, channel_name,
+    channel_kind, status, response_code, error, response_body, duration_ms, attempted_at, worker, detail, chain, key_id, body_hash, mac";
 
 const TYPES: [Type; 23] = [
     Type::INT8,
@@ -34,7 +33,7 @@ const TYPES: [Type; 23] = [
     Type::TEXT,
     Type::TEXT,
     Type::INT4,
-    Type::INT8,
+    Type::TIMESTAMPTZ,
     Type::UUID,
     Type::TEXT,
     Type::UUID,
@@ -43,13 +42,22 @@ const TYPES: [Type; 23] = [
     Type::BYTEA,
 ];
 
-/// Pushes every row into the verifier.
+/// Pushes the rows from `first` on into the verifier, in order.
+///
+/// # Errors
+/// Where Postgres does not send them, or sends what the table cannot hold.
 pub async fn rows(
     transaction: &Transaction<'_>,
+    first: i64,
     verifier: &mut Verifier,
     progress: &ProgressBar,
 ) -> anyhow::Result<()> {
-    let stream = transaction.copy_out(COPY).await.context("cannot read klaxon.delivery")?;
+    // COPY takes no parameters; a number needs no quotes.
+    let copy = format!(
+        "COPY (SELECT {COLUMNS} FROM klaxon.delivery WHERE seq >= {first} ORDER BY seq) TO STDOUT (FORMAT binary)"
+    );
+    let stream =
+        transaction.copy_out(&copy).await.map_err(describe).context("cannot read klaxon.delivery")?;
     let rows = BinaryCopyOutStream::new(stream, &TYPES);
     pin_mut!(rows);
     let mut read = 0u64;
@@ -83,7 +91,7 @@ fn push(row: &BinaryCopyOutRow, verifier: &mut Verifier) -> anyhow::Result<()> {
         response_code: row.try_get(12)?,
         error: row.try_get(13)?,
         duration_ms: row.try_get(15)?,
-        attempted_at: row.try_get(16)?,
+        attempted_at: row.try_get::<DbTime>(16)?.micros(),
         worker: id(17)?,
         detail: row.try_get(18)?,
         chain: row.try_get::<Uuid>(19)?.into_bytes(),
