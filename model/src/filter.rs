@@ -103,6 +103,8 @@ pub struct Filters {
     path: Option<String>,
 }
 
+/// Values of a list that a mismatch repeats.
+const LISTED: usize = 10;
 /// What an event without a priority has.
 const NORMAL: i64 = 1;
 
@@ -205,6 +207,9 @@ impl Filters {
         }
         let written = event.payload.text("priority");
         let found = match &written {
+            None if event.payload.present("priority") => {
+                return Err(mismatch("priority", "a list or an object".into(), "a priority".into()));
+            }
             None => NORMAL,
             Some(text) => event
                 .payload
@@ -282,7 +287,11 @@ fn mismatch(filter: &'static str, found: String, wanted: String) -> Mismatch {
 fn among(list: &[String]) -> String {
     match list {
         [one] => quoted(one),
-        many => format!("one of {}", many.iter().map(|each| quoted(each)).collect::<Vec<_>>().join(", ")),
+        many => {
+            let listed: Vec<String> = many.iter().take(LISTED).map(|each| quoted(each)).collect();
+            let more = if many.len() > LISTED { ", …" } else { "" };
+            format!("one of {}{more}", listed.join(", "))
+        }
     }
 }
 

@@ -17,6 +17,11 @@ pub trait Payload {
     fn boolean(&self, field: &str) -> Option<bool>;
     /// The strings of a list, or the one string.
     fn texts(&self, field: &str) -> Vec<String>;
+    /// Whether the field is there and not null. Unless an implementation knows better, a list of
+    /// other things than strings, and an object, count as absent.
+    fn present(&self, field: &str) -> bool {
+        self.text(field).is_some() || !self.texts(field).is_empty()
+    }
 }
 
 /// A payload as JSON text, of which only the top level is parsed: a depth of 10,000, `1e400` and a
@@ -74,6 +79,10 @@ impl Payload for RawPayload<'_> {
         let elements: Vec<&RawValue> = serde_json::from_str(raw).unwrap_or_default();
         elements.into_iter().filter_map(|element| serde_json::from_str(element.get()).ok()).collect()
     }
+
+    fn present(&self, field: &str) -> bool {
+        self.raw(field).is_some_and(|raw| raw != "null")
+    }
 }
 
 #[cfg(test)]
@@ -102,6 +111,9 @@ mod tests {
         assert_eq!(payload.texts("l"), ["x", "y"]);
         assert_eq!(payload.texts("s"), ["aé\n"]);
         assert!(payload.texts("i").is_empty());
+        for (field, there) in [("s", true), ("l", true), ("o", true), ("n", false), ("missing", false)] {
+            assert_eq!(payload.present(field), there, "{field}");
+        }
     }
 
     #[test]

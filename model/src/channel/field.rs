@@ -5,7 +5,7 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::{ConfigError, Given, MASK};
-use crate::seal::is_sealed;
+use crate::seal::{PREFIX, is_sealed};
 
 /// Longest URL, in bytes.
 const MAX_URL: usize = 2048;
@@ -45,6 +45,12 @@ pub fn given(field: &str, text: &str) -> Result<Given, ConfigError> {
     match text {
         "" | MASK => Ok(Given::Keep),
         sealed if is_sealed(sealed) => Ok(Given::Sealed(sealed.to_owned())),
+        // Half of a sealed value would be taken for the secret itself.
+        broken if broken.starts_with(PREFIX) => Err(ConfigError::new(
+            field,
+            "begins as a sealed value and is none",
+            "Copy the whole line that klaxon seal printed.",
+        )),
         clear if clear.chars().any(char::is_control) => {
             Err(ConfigError::new(field, "contains a control character", "Secrets are one line of text."))
         }

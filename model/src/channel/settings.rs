@@ -7,7 +7,8 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value};
 use url::Url;
 
-use super::{ConfigError, Kind, Rules, SIGNATURE_HEADER, check, field, present};
+use super::check::fields_of;
+use super::{ConfigError, Given, Kind, Rules, SIGNATURE_HEADER, field, present};
 use crate::event_type::Severity;
 
 /// Most attempts a schedule may ask for, beside the first.
@@ -137,7 +138,7 @@ pub struct Discord {
 /// and reads the whole.
 ///
 /// # Errors
-/// A secret that is missing, or anything [`check()`] would have refused.
+/// A secret that is missing, or anything [`check()`](super::check()) would have refused.
 pub fn open(
     kind: Kind,
     stored: &Value,
@@ -158,10 +159,17 @@ pub fn open(
             *value = secrets.get(&field).ok_or_else(|| missing(&field))?.expose_secret().into();
         }
     }
-    let whole = Value::Object(map);
     // What may be http is the worker's egress policy's to say.
-    check(kind, &whole, &Rules { allow_http: true, needs_smtp_host: false })?;
-    let Value::Object(map) = whole else { unreachable!("made above") };
+    let rules = Rules { allow_http: true, needs_smtp_host: false };
+    let opened = fields_of(kind, map.clone(), &rules)?;
+    // A mask or a seal inside a seal was checked for nothing, and is nothing to send.
+    if let Some(secret) = opened.secrets.iter().find(|secret| !matches!(secret.value, Given::Clear(_))) {
+        return Err(ConfigError::new(
+            &*secret.name,
+            "was sealed without its secret",
+            "Write the secret again.",
+        ));
+    }
     Ok(Settings { delivery: delivery_rules(&map)?, target: target(kind, &map)? })
 }
 

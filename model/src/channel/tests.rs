@@ -94,6 +94,8 @@ fn what_a_kind_cannot_use_is_refused_by_field() {
         (Kind::Webhook, json!({"url": "https://x.com", "hmac_secret": "whsec_!!"}), "config field \"hmac_secret\" "),
         (Kind::Webhook, json!({"url": "https://x.com", "previous_hmac_secret": "a"}), "config field \"previous_hmac_secret\" needs"),
         (Kind::Webhook, json!({"url": "https://x.com", "hmac_secret": "•••"}), "config field \"hmac_secret\" contains part of the mask"),
+        (Kind::Webhook, json!({"url": "https://x.com", "hmac_secret": "sealed:v1:half a line"}), "config field \"hmac_secret\" begins as a sealed value and is none"),
+        (Kind::Webhook, json!({"url": "https://x.com", "headers": {"A": "sealed:v1:%"}}), "config field \"headers.A\" begins as a sealed value"),
         (Kind::Webhook, json!({"url": "https://x.com", "retry_schedule": 5}), "config field \"retry_schedule\" must be a list"),
         (Kind::Webhook, json!({"url": "https://x.com", "retry_schedule": [-1]}), "config field \"retry_schedule\" holds -1"),
         (Kind::Webhook, json!({"url": "https://x.com", "retry_schedule": [1.5]}), "config field \"retry_schedule\" holds 1.5"),
@@ -196,4 +198,164 @@ fn what_is_stored_opens_again() {
 
     let lost = open(Kind::Webhook, &checked.stored, &BTreeMap::new()).unwrap_err();
     assert!(lost.to_string().contains("has no stored secret"), "{lost}");
+}
+
+fn secret_of(field: &str, value: &str) -> BTreeMap<String, SecretString> {
+    BTreeMap::from([(field.to_owned(), SecretString::from(value))])
+}
+
+#[test]
+fn what_was_kept_from_an_earlier_writing_does_not_make_it_too_long() {
+    // Ten headers of a first writing, masked, beside a template of a second: each within the bound.
+    let headers: serde_json::Map<String, Value> = (0..10).map(|i| (format!("X-{i}"), json!(MASK))).collect();
+    let second = json!({"url": "https://x.com", "headers": headers, "template": {"body": "é".repeat(4096)}});
+    let stored = accepted(Kind::Webhook, &second).stored;
+    let secrets = (0..10)
+        .map(|i| (format!("headers.X-{i}"), SecretString::from("v".repeat(1024))))
+        .collect::<BTreeMap<_, _>>();
+    assert!(open(Kind::Webhook, &stored, &secrets).is_ok());
+}
+
+#[test]
+fn what_was_sealed_elsewhere_is_judged_when_it_is_opened() {
+    for (kind, stored, field, value, says) in [
+        (
+            Kind::Slack,
+            json!({"webhook_url": MASK}),
+            "webhook_url",
+            "https://evil.com/x",
+            "is not on hooks.slack.com",
+        ),
+        (Kind::Slack, json!({"webhook_url": MASK}), "webhook_url", MASK, "was sealed without its secret"),
+        (
+            Kind::Slack,
+            json!({"webhook_url": MASK}),
+            "webhook_url",
+            "sealed:v1:AAAA",
+            "was sealed without its secret",
+        ),
+        (Kind::Discord, json!({"webhook_url": MASK}), "webhook_url", "", "was sealed without its secret"),
+        (
+            Kind::Telegram,
+            json!({"bot_token": MASK, "chat_id": 1}),
+            "bot_token",
+            "no token",
+            "is no bot token",
+        ),
+        (Kind::Pagerduty, json!({"integration_key": MASK}), "integration_key", "short", "is not 32"),
+        (
+            Kind::Webhook,
+            json!({"url": "https://x.com", "hmac_secret": MASK}),
+            "hmac_secret",
+            "a\nb",
+            "contains a control",
+        ),
+        (
+            Kind::Webhook,
+            json!({"url": "https://x.com", "hmac_secret": MASK}),
+            "hmac_secret",
+            "whsec_%",
+            "whsec_",
+        ),
+        (
+            Kind::Webhook,
+            json!({"url": "https://x.com", "headers": {"A": MASK}}),
+            "headers.A",
+            "v\r\nB: c",
+            "contains a control",
+        ),
+    ] {
+        let said = open(kind, &stored, &secret_of(field, value)).unwrap_err().to_string();
+        assert!(said.starts_with(&format!("config field \"{field}\"")) && said.contains(says), "{said}");
+    }
+}
+
+#[test]
+fn ages_are_seconds_or_have_a_unit() {
+    let age = |age: Value| {
+        let config = json!({"url": "https://x.com", "max_age": age});
+        let stored = check(Kind::Webhook, &config, &Rules::default()).ok()?.stored;
+        open(Kind::Webhook, &stored, &BTreeMap::new()).unwrap().delivery.max_age.map(|age| age.as_secs())
+    };
+    for (written, seconds) in [
+        (json!(90), Some(90)),
+        (json!("90"), Some(90)),
+        (json!("5s"), Some(5)),
+        (json!("90 min"), Some(5400)),
+        (json!("12 h"), Some(43_200)),
+        (json!("3 days"), Some(259_200)),
+        (json!(366 * 86_400), Some(366 * 86_400)),
+        (json!(366 * 86_400 + 1), None),
+        (json!(-1), None),
+        (json!(1.5), None),
+        (json!("h"), None),
+        (json!("1 week"), None),
+        (json!("99999999999999999999 d"), None),
+        (json!([1]), None),
+    ] {
+        assert_eq!(age(written.clone()), seconds, "{written}");
+    }
+}
+
+#[test]
+fn a_kind_is_one_of_six() {
+    for kind in Kind::ALL {
+        assert_eq!(kind.as_str().parse(), Ok(kind));
+    }
+    assert_eq!(
+        "sms".parse::<Kind>().unwrap_err().to_string(),
+        "unknown channel kind \"sms\": there are webhook, email, slack, telegram, pagerduty and discord"
+    );
+}
+
+#[test]
+fn every_reserved_header_is_refused_whatever_its_case() {
+    for name in [
+        "Host",
+        "Cookie",
+        "Set-Cookie",
+        "Proxy-Authorization",
+        "Proxy-Anything",
+        "Connection",
+        "Keep-Alive",
+        "TE",
+        "Trailer",
+        "Transfer-Encoding",
+        "Upgrade",
+        "Expect",
+        "Content-Length",
+        "Content-Type",
+        "Content-Encoding",
+        "Forwarded",
+        "X-Forwarded-Host",
+        "X-Real-IP",
+        "webhook-signature",
+        "X-Klaxon-Signature",
+    ] {
+        for name in [name.to_owned(), name.to_lowercase(), name.to_uppercase()] {
+            let said = refusal(Kind::Webhook, &json!({"url": "https://x.com", "headers": {&name: "v"}}));
+            assert!(said.contains("is reserved"), "{said}");
+        }
+    }
+    for name in ["Authorization", "X-Api-Key", "User-Agent", &"x".repeat(100)] {
+        accepted(Kind::Webhook, &json!({"url": "https://x.com", "headers": {name: "v"}}));
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_in_a_secrets_place_shows_or_panics(text in "\\PC{1,80}") {
+        for (kind, config) in [
+            (Kind::Webhook, json!({"url": &text, "hmac_secret": &text, "headers": {&text: &text}})),
+            (Kind::Webhook, json!({"url": "https://x.com", "hmac_secret": format!("secret {text}")})),
+            (Kind::Slack, json!({"webhook_url": &text})),
+            (Kind::Telegram, json!({"bot_token": &text, "chat_id": &text})),
+            (Kind::Email, json!({"smtp_host": &text, "smtp_user": &text, "smtp_pass": &text, "to_addrs": [&text]})),
+        ] {
+            if let Ok(checked) = check(kind, &config, &Rules::default()) {
+                let shown = format!("{:?} {}", checked.secrets, checked.stored);
+                proptest::prop_assert!(!shown.contains("secret "), "{}", shown);
+            }
+        }
+    }
 }

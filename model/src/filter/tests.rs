@@ -62,6 +62,18 @@ const CASES: &[(&str, &str, &str, &str)] = &[
     ("task.failed", r#"{"priority": [1]}"#, r#"{"priority": "urgent"}"#, r#"filter priority: "urgent" is not a priority"#),
     ("task.failed", r#"{"priority": [1]}"#, r#"{"priority": 1.5}"#, r#"filter priority: "1.5" is not a priority"#),
     ("task.failed", r#"{"priority_min": 1}"#, r#"{"priority": null}"#, "ok"),
+    ("task.failed", r#"{"priority_min": 0}"#, r#"{"priority": [3]}"#, r#"filter priority: "a list or an object" is not a priority"#),
+    ("task.failed", r#"{"priority_min": 0}"#, r#"{"priority": {}}"#, r#"filter priority: "a list or an object" is not a priority"#),
+    ("task.failed", r#"{"priority_min": 0}"#, r#"{"priority": "7"}"#, r#"filter priority: "7" is not a priority"#),
+    ("task.failed", r#"{"priority_min": 0}"#, r#"{"priority": true}"#, r#"filter priority: "true" is not a priority"#),
+    ("task.failed", r#"{"priority_min": -5, "priority_max": "low"}"#, r#"{"priority": -3}"#, "ok"),
+    ("task.failed", r#"{"queue": "a"}"#, "[]", "filter queue: the payload has no queue"),
+    ("run.failed", r#"{"branches": ["main"]}"#, r#""text""#, "filter branches: the payload has no branch"),
+    ("running.late", r#"{"branches": ["main"]}"#, "{}", "ok"),
+    ("run.failed", r#"{"default_branch_only": true}"#, r#"{"is_default_branch": true}"#, "ok"),
+    ("run.failed", r#"{"owners": ["ann"]}"#, "{}", "filter owners: the payload has no owners"),
+    ("perf.regression", r#"{"regression_min_pct": 20}"#, "{}", "filter regression_min_pct: the payload has no regression_pct"),
+    ("task.failed", r#"{"regression_min_pct": 20, "flakiness_min": 1, "owners": ["a"], "statuses": ["b"]}"#, "{}", "ok"),
     ("task.failed", r#"{"branches": ["main"]}"#, "{}", "ok"),
     ("run.failed", r#"{"branches": ["main", "next"]}"#, r#"{"branch": "next"}"#, "ok"),
     ("run.failed", r#"{"branches": ["main", "next"]}"#, r#"{"branch": "x"}"#, r#"filter branches: "x" is not one of "main", "next""#),
@@ -109,4 +121,26 @@ fn a_project_without_a_known_default_branch_has_none() {
 fn where_is_carried_for_postgres() {
     let filters = Filters::parse(r#"{"where": "$.amount > 100"}"#).unwrap();
     assert_eq!(filters.where_path(), Some("$.amount > 100"));
+}
+
+#[test]
+fn what_a_mismatch_repeats_is_cut() {
+    let long = "x".repeat(500);
+    let payload = format!(r#"{{"queue": "{long}", "branch": "b"}}"#);
+    let payload = RawPayload::new(&payload);
+    let event = Event { event_type: "run.failed", default_branch: None, payload: &payload };
+    let queue = Filters::parse(&format!(r#"{{"queue": "y{long}"}}"#)).unwrap().check(&event).unwrap_err();
+    let cut = "x".repeat(100);
+    assert_eq!(queue.to_string(), format!("filter queue: \"{cut}…\" is not \"y{}…\"", &cut[1..]));
+    let many: Vec<String> = (0..50).map(|i| format!("\"v{i}\"")).collect();
+    let branches = format!(r#"{{"branches": [{}]}}"#, many.join(","));
+    let said = Filters::parse(&branches).unwrap().check(&event).unwrap_err().to_string();
+    assert!(said.ends_with(r#""v8", "v9", …"#), "{said}");
+}
+
+#[test]
+fn a_predicate_has_a_length() {
+    let path = |length: usize| format!(r#"{{"where": "{}"}}"#, "é".repeat(length));
+    assert!(Filters::parse(&path(1000)).is_ok());
+    assert_eq!(refusal(&path(1001)), "filter \"where\" is longer than 1000 characters");
 }
