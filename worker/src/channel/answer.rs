@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 
 use super::{Answer, Verdict};
-use crate::egress::Reply;
+use crate::egress::{Reply, Sent, Step};
 
 /// Longest pause another side can ask for.
 const LONGEST: Duration = Duration::from_secs(3600);
@@ -29,6 +29,27 @@ pub fn failed(reply: &Reply, verdict: Verdict) -> Answer {
         code: Some(reply.status.into()),
         error: Some(format!("HTTP {}", reply.status)),
         body: (!text.is_empty()).then_some(text),
+    }
+}
+
+/// 2yz arrived, for some of its recipients at least. 4yz may pass (RFC 5321 section 4.2.1), and so may
+/// what a server says before it was told of any mail: it speaks of itself or of whoever logs in. 5yz
+/// to the sender, the recipients or the content will be said again.
+pub fn mail(sent: Sent) -> Answer {
+    match sent {
+        Sent::Accepted { code, refused } if refused.is_empty() => Answer::sent(code),
+        Sent::Accepted { code, refused } => {
+            let codes: Vec<String> = refused.iter().map(|refusal| refusal.code.to_string()).collect();
+            let error = format!("not to all recipients: refused with SMTP {}", codes.join(", "));
+            Answer { error: Some(error), ..Answer::sent(code) }
+        }
+        Sent::Refused(refusal) => {
+            let error = format!("SMTP {} to {}", refusal.code, refusal.step);
+            let final_word = refusal.permanent && !matches!(refusal.step, Step::Connect | Step::Login);
+            let answer = if final_word { Answer::dead(error) } else { Answer::retry(error) };
+            Answer { code: Some(refusal.code), body: Some(refusal.said), ..answer }
+        }
+        Sent::Failed(problem) => Answer::retry(problem),
     }
 }
 

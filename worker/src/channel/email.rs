@@ -7,8 +7,8 @@ use lettre::message::{Mailbox, MultiPart};
 use lettre::{Address, Message as Mail};
 
 use super::message::Message;
-use super::{Form, Request};
-use crate::egress::{Login, Server};
+use super::{Answer, Form, Request, Verdict, answer};
+use crate::egress::{Login, Sent, Server, Step};
 
 /// Characters of a subject: RFC 5322 section 2.1.1 has lines of 998, people have less.
 const SUBJECT: usize = 200;
@@ -79,6 +79,15 @@ impl Form for Email {
             .multipart(MultiPart::alternative_plain_html(text(message), html(message)))
             .map_err(|error| format!("the mail cannot be written: {error}"))?;
         Ok(Request::Mail { server, mail: Box::new(mail) })
+    }
+
+    fn read_mail(&self, sent: Sent) -> Answer {
+        // Who may not log in at the channel's own server will not be let in by asking again; at the
+        // worker's it is the operator who must see to it, and no channel's fault.
+        let locked_out = self.server.is_some()
+            && matches!(&sent, Sent::Refused(refusal) if refusal.permanent && refusal.step == Step::Login);
+        let answer = answer::mail(sent);
+        if locked_out { Answer { verdict: Verdict::Dead { disable: true }, ..answer } } else { answer }
     }
 }
 
