@@ -202,7 +202,7 @@ impl Courier {
             },
             Ok(Request::Mail { server, mail }) => form.read_mail(self.mailer.send(&server, *mail).await),
         };
-        sanitise::answer(answer, &settings.target)
+        sanitise::answer(answer, &settings.target, self.options.smtp.as_ref())
     }
 }
 

@@ -20,6 +20,8 @@ mod policy;
 mod smtp;
 
 pub use http::{Http, Post, Reply};
+#[cfg(test)]
+pub use smtp::Refusal;
 pub use smtp::{Login, Mailer, Sent, Server, Step};
 
 /// What the operator allows.

@@ -58,8 +58,9 @@ pub fn mail(sent: Sent) -> Answer {
 /// not read is ignored.
 pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse::<u64>() {
-        return Some(Duration::from_secs(seconds).min(LONGEST));
+    if !text.is_empty() && text.bytes().all(|digit| digit.is_ascii_digit()) {
+        // More than a number holds is more than an hour as well.
+        return Some(text.parse().map_or(LONGEST, Duration::from_secs).min(LONGEST));
     }
     let until = httpdate::parse_http_date(text).ok()?;
     let now = headers
@@ -72,7 +73,15 @@ pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 /// Seconds in a JSON answer, as Telegram and Discord give them; at most an hour.
 pub fn json_seconds(body: &[u8], path: &[&str]) -> Option<Duration> {
     let value: serde_json::Value = serde_json::from_slice(body).ok()?;
-    let seconds = path.iter().try_fold(&value, |value, key| value.get(key))?.as_f64()?;
+    seconds(path.iter().try_fold(&value, |value, key| value.get(key))?.as_f64()?)
+}
+
+/// Seconds with a fraction in a header, as Discord gives them; at most an hour.
+pub fn header_seconds(headers: &HeaderMap, name: &str) -> Option<Duration> {
+    seconds(headers.get(name)?.to_str().ok()?.trim().parse().ok()?)
+}
+
+fn seconds(seconds: f64) -> Option<Duration> {
     (seconds.is_finite() && seconds >= 0.0)
         .then(|| Duration::from_secs_f64(seconds.min(LONGEST.as_secs_f64())))
 }
@@ -122,7 +131,8 @@ mod tests {
             ("120", Some(120)),
             ("3600", Some(3600)),
             ("99999999", Some(3600)),
-            ("18446744073709551616", None),
+            ("18446744073709551616", Some(3600)),
+            ("+5", None),
             ("-1", None),
             ("soon", None),
             ("1.5", None),

@@ -1,7 +1,6 @@
 //! Mail: text and HTML that read well in a plain client and on a phone.
 
 use klaxon_model::channel::Email;
-use klaxon_model::payload::Payload as _;
 use lettre::message::header::{Header, HeaderName, HeaderValue};
 use lettre::message::{Mailbox, MultiPart};
 use lettre::{Address, Message as Mail};
@@ -95,10 +94,7 @@ impl Form for Email {
 fn thread(message: &Message<'_>, domain: &str) -> String {
     let meant = message.delivery.resolves.as_deref().unwrap_or(&message.delivery.event_type);
     let project = message.delivery.project.as_deref().map_or("", |project| project.slug.as_str());
-    let thing = ["task_id", "task_name", "agent_id", "run_id", "cluster_id"]
-        .iter()
-        .find_map(|field| message.payload.text(field))
-        .unwrap_or_else(|| message.delivery.event_id.to_string());
+    let thing = message.thing().unwrap_or_else(|| message.delivery.event_id.to_string());
     let hash = klaxon_model::audit::body_hash(&format!("{project}\n{meant}\n{thing}"));
     format!("<thread.{}@{domain}>", hex::encode(&hash[..12]))
 }
@@ -115,7 +111,7 @@ fn list(message: &Message<'_>) -> String {
 
 fn text(message: &Message<'_>) -> String {
     let mut text = message.plain();
-    if let Some(url) = &message.url {
+    if let Some(url) = &message.link {
         text.push_str(&format!("\n\n{url}"));
     }
     text.push_str(&format!("\n\n-- \n{}, {}\n", message.channel.name, message.occurred_at()));
@@ -145,7 +141,7 @@ fn html(message: &Message<'_>) -> String {
     };
     let held = message.held_back().map(|held| format!("<p>{}</p>", escape(&held))).unwrap_or_default();
     let link = message
-        .url
+        .link
         .as_ref()
         .map(|url| {
             format!(
