@@ -129,6 +129,11 @@ pub trait Form: Sync {
     fn read(&self, reply: &Reply) -> Answer {
         answer::http(reply)
     }
+
+    /// What a mail server's answer means.
+    fn read_mail(&self, sent: Sent) -> Answer {
+        answer::mail(sent)
+    }
 }
 
 /// The form of a target: a new kind is one file and one row here.
@@ -195,18 +200,9 @@ impl Courier {
                 Ok(reply) => form.read(&reply),
                 Err(error) => Answer::retry(error.to_string()),
             },
-            Ok(Request::Mail { server, mail }) => match self.mailer.send(&server, *mail).await {
-                Sent::Accepted(code) => Answer::sent(code),
-                Sent::Refused { code, permanent: false, said } => {
-                    Answer { code: Some(code), body: Some(said), ..Answer::retry(format!("SMTP {code}")) }
-                }
-                Sent::Refused { code, permanent: true, said } => {
-                    Answer { code: Some(code), body: Some(said), ..Answer::dead(format!("SMTP {code}")) }
-                }
-                Sent::Failed(problem) => Answer::retry(problem),
-            },
+            Ok(Request::Mail { server, mail }) => form.read_mail(self.mailer.send(&server, *mail).await),
         };
-        sanitise::answer(answer, &settings.target)
+        sanitise::answer(answer, &settings.target, self.options.smtp.as_ref())
     }
 }
 

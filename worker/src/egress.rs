@@ -10,7 +10,9 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use hickory_resolver::TokioResolver;
+use hickory_resolver::config::LookupIpStrategy;
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::{ResolverBuilder, TokioResolver};
 use ipnet::IpNet;
 
 mod http;
@@ -18,7 +20,9 @@ mod policy;
 mod smtp;
 
 pub use http::{Http, Post, Reply};
-pub use smtp::{Login, Mailer, Sent, Server};
+#[cfg(test)]
+pub use smtp::Refusal;
+pub use smtp::{Login, Mailer, Sent, Server, Step};
 
 /// What the operator allows.
 #[derive(Clone, Debug)]
@@ -46,7 +50,7 @@ pub struct GuardOptions {
 }
 
 /// HOST:PORT:ADDR:PORT: dial ADDR:PORT for HOST:PORT. An empty HOST or PORT is any, an empty ADDR
-/// or second PORT the one asked for.
+/// or second PORT the one asked for. It pins names: an address is dialled as it is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectTo {
     host: String,
@@ -80,6 +84,9 @@ impl FromStr for ConnectTo {
         })
     }
 }
+
+/// Ports of mail servers, which requests never reach: what a request says there could be read as mail.
+const SMTP_PORTS: [u16; 4] = [25, 465, 587, 2525];
 
 /// What a connection is for: mail has ports of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,11 +138,20 @@ impl Guard {
     /// # Errors
     /// Where that does not read.
     pub fn new(options: GuardOptions) -> anyhow::Result<Self> {
-        let mut builder = TokioResolver::builder_tokio().context("the system's resolver configuration")?;
+        let builder = TokioResolver::builder_tokio().context("the system's resolver configuration")?;
+        Self::with_resolver(options, builder)
+    }
+
+    fn with_resolver(
+        options: GuardOptions,
+        mut builder: ResolverBuilder<TokioRuntimeProvider>,
+    ) -> anyhow::Result<Self> {
         let settings = builder.options_mut();
         settings.timeout = options.dns_timeout;
         settings.attempts = 1;
         settings.cache_size = 4096;
+        // Both families, always: one that nobody asked about is one that nobody judged.
+        settings.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
         settings.positive_max_ttl = Some(options.dns_ttl);
         settings.negative_max_ttl = Some(options.dns_ttl);
         let resolver = builder.build().context("the resolver")?;
@@ -148,45 +164,63 @@ impl Guard {
         &self.options
     }
 
-    /// The address to dial for a host and port, judged now.
+    /// The addresses to dial for a host and port, one at least, all judged now. IPv4 comes first: a
+    /// machine without a route for IPv6 is still the more common one.
     ///
     /// # Errors
     /// Where the operator has not allowed it, or the name does not resolve.
-    pub async fn target(&self, host: &str, port: u16, purpose: Purpose) -> Result<SocketAddr, EgressError> {
+    pub async fn target(
+        &self,
+        host: &str,
+        port: u16,
+        purpose: Purpose,
+    ) -> Result<Vec<SocketAddr>, EgressError> {
         self.judge_port(port, purpose)?;
         let bare = host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
+        let (name, port) = self.pinned(bare, port);
+        let mut addresses = self.resolve(&name).await?;
+        if addresses.is_empty() {
+            return Err(EgressError::Unresolved);
+        }
+        // One forbidden address among them, and the name is not to be trusted with any.
+        if !addresses.iter().all(|address| policy::allows(*address, &self.options.egress_allow)) {
+            return Err(EgressError::Policy);
+        }
+        // In an order of its own, so that a server that rotates its answers stays one target.
+        addresses.sort_unstable_by_key(|address| (address.is_ipv6(), *address));
+        addresses.dedup();
+        Ok(addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect())
+    }
+
+    /// What `connect-to` makes of a name and port. An address stays what it is: who dials one never
+    /// asks for another, so that mapping it here would judge what nobody dials.
+    fn pinned(&self, host: String, port: u16) -> (String, u16) {
+        if host.parse::<IpAddr>().is_ok() {
+            return (host, port);
+        }
+        let name = host.strip_suffix('.').unwrap_or(&host);
         let mapped =
             self.options.connect_to.iter().find(|to| {
-                (to.host.is_empty() || to.host == bare) && to.port.is_none_or(|from| from == port)
+                (to.host.is_empty() || to.host == name) && to.port.is_none_or(|from| from == port)
             });
-        let (name, port) = match mapped {
-            None => (bare, port),
+        match mapped {
+            None => (host, port),
             Some(to) => {
-                (if to.to_host.is_empty() { bare } else { to.to_host.clone() }, to.to_port.unwrap_or(port))
+                (if to.to_host.is_empty() { host } else { to.to_host.clone() }, to.to_port.unwrap_or(port))
             }
-        };
-        let addresses = self.resolve(&name).await?;
-        // One forbidden address among them, and the name is not to be trusted with any.
-        if addresses.is_empty() || !addresses.iter().all(|a| policy::allows(*a, &self.options.egress_allow)) {
-            return Err(if addresses.is_empty() { EgressError::Unresolved } else { EgressError::Policy });
         }
-        // IPv4 first: a host without a route for IPv6 is still the more common one.
-        let address =
-            addresses.iter().find(|a| a.is_ipv4()).or(addresses.first()).ok_or(EgressError::Unresolved)?;
-        Ok(SocketAddr::new(*address, port))
     }
 
     fn judge_port(&self, port: u16, purpose: Purpose) -> Result<(), EgressError> {
-        let standard: &[u16] = match purpose {
-            Purpose::Https => &[443],
+        let added = self.options.allow_ports.contains(&port);
+        let allowed = match purpose {
             Purpose::Http if !self.options.allow_http => return Err(EgressError::Clear),
-            Purpose::Http => &[80, 443],
-            Purpose::Smtp => &[25, 465, 587, 2525],
+            Purpose::Smtp => SMTP_PORTS.contains(&port) || added,
+            Purpose::Http | Purpose::Https if SMTP_PORTS.contains(&port) => false,
+            Purpose::Http => [80, 443].contains(&port) || added,
+            Purpose::Https => port == 443 || added,
         };
-        if standard.contains(&port) || self.options.allow_ports.contains(&port) {
-            return Ok(());
-        }
-        Err(EgressError::Port(port))
+        if allowed { Ok(()) } else { Err(EgressError::Port(port)) }
     }
 
     async fn resolve(&self, name: &str) -> Result<Vec<IpAddr>, EgressError> {
@@ -204,5 +238,7 @@ impl Guard {
     }
 }
 
+#[cfg(test)]
+mod resolve_tests;
 #[cfg(test)]
 mod tests;

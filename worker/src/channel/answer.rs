@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 
 use super::{Answer, Verdict};
-use crate::egress::Reply;
+use crate::egress::{Reply, Sent, Step};
 
 /// Longest pause another side can ask for.
 const LONGEST: Duration = Duration::from_secs(3600);
@@ -32,13 +32,35 @@ pub fn failed(reply: &Reply, verdict: Verdict) -> Answer {
     }
 }
 
+/// 2yz arrived, for some of its recipients at least. 4yz may pass (RFC 5321 section 4.2.1), and so may
+/// what a server says before it was told of any mail: it speaks of itself or of whoever logs in. 5yz
+/// to the sender, the recipients or the content will be said again.
+pub fn mail(sent: Sent) -> Answer {
+    match sent {
+        Sent::Accepted { code, refused } if refused.is_empty() => Answer::sent(code),
+        Sent::Accepted { code, refused } => {
+            let codes: Vec<String> = refused.iter().map(|refusal| refusal.code.to_string()).collect();
+            let error = format!("not to all recipients: refused with SMTP {}", codes.join(", "));
+            Answer { error: Some(error), ..Answer::sent(code) }
+        }
+        Sent::Refused(refusal) => {
+            let error = format!("SMTP {} to {}", refusal.code, refusal.step);
+            let final_word = refusal.permanent && !matches!(refusal.step, Step::Connect | Step::Login);
+            let answer = if final_word { Answer::dead(error) } else { Answer::retry(error) };
+            Answer { code: Some(refusal.code), body: Some(refusal.said), ..answer }
+        }
+        Sent::Failed(problem) => Answer::retry(problem),
+    }
+}
+
 /// `Retry-After` in seconds or as a date (RFC 9110 section 10.2.3), at most an hour. A date is
 /// taken against the answer's own `Date`, so that no clock but the other side's matters. What does
 /// not read is ignored.
 pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse::<u64>() {
-        return Some(Duration::from_secs(seconds).min(LONGEST));
+    if !text.is_empty() && text.bytes().all(|digit| digit.is_ascii_digit()) {
+        // More than a number holds is more than an hour as well.
+        return Some(text.parse().map_or(LONGEST, Duration::from_secs).min(LONGEST));
     }
     let until = httpdate::parse_http_date(text).ok()?;
     let now = headers
@@ -51,7 +73,15 @@ pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 /// Seconds in a JSON answer, as Telegram and Discord give them; at most an hour.
 pub fn json_seconds(body: &[u8], path: &[&str]) -> Option<Duration> {
     let value: serde_json::Value = serde_json::from_slice(body).ok()?;
-    let seconds = path.iter().try_fold(&value, |value, key| value.get(key))?.as_f64()?;
+    seconds(path.iter().try_fold(&value, |value, key| value.get(key))?.as_f64()?)
+}
+
+/// Seconds with a fraction in a header, as Discord gives them; at most an hour.
+pub fn header_seconds(headers: &HeaderMap, name: &str) -> Option<Duration> {
+    seconds(headers.get(name)?.to_str().ok()?.trim().parse().ok()?)
+}
+
+fn seconds(seconds: f64) -> Option<Duration> {
     (seconds.is_finite() && seconds >= 0.0)
         .then(|| Duration::from_secs_f64(seconds.min(LONGEST.as_secs_f64())))
 }
@@ -101,7 +131,8 @@ mod tests {
             ("120", Some(120)),
             ("3600", Some(3600)),
             ("99999999", Some(3600)),
-            ("18446744073709551616", None),
+            ("18446744073709551616", Some(3600)),
+            ("+5", None),
             ("-1", None),
             ("soon", None),
             ("1.5", None),

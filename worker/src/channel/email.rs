@@ -1,14 +1,13 @@
 //! Mail: text and HTML that read well in a plain client and on a phone.
 
 use klaxon_model::channel::Email;
-use klaxon_model::payload::Payload as _;
 use lettre::message::header::{Header, HeaderName, HeaderValue};
 use lettre::message::{Mailbox, MultiPart};
 use lettre::{Address, Message as Mail};
 
 use super::message::Message;
-use super::{Form, Request};
-use crate::egress::{Login, Server};
+use super::{Answer, Form, Request, Verdict, answer};
+use crate::egress::{Login, Sent, Server, Step};
 
 /// Characters of a subject: RFC 5322 section 2.1.1 has lines of 998, people have less.
 const SUBJECT: usize = 200;
@@ -80,16 +79,22 @@ impl Form for Email {
             .map_err(|error| format!("the mail cannot be written: {error}"))?;
         Ok(Request::Mail { server, mail: Box::new(mail) })
     }
+
+    fn read_mail(&self, sent: Sent) -> Answer {
+        // Who may not log in at the channel's own server will not be let in by asking again; at the
+        // worker's it is the operator who must see to it, and no channel's fault.
+        let locked_out = self.server.is_some()
+            && matches!(&sent, Sent::Refused(refusal) if refusal.permanent && refusal.step == Step::Login);
+        let answer = answer::mail(sent);
+        if locked_out { Answer { verdict: Verdict::Dead { disable: true }, ..answer } } else { answer }
+    }
 }
 
 /// What all firings of one thing refer to, so that clients show them as one thread.
 fn thread(message: &Message<'_>, domain: &str) -> String {
     let meant = message.delivery.resolves.as_deref().unwrap_or(&message.delivery.event_type);
     let project = message.delivery.project.as_deref().map_or("", |project| project.slug.as_str());
-    let thing = ["task_id", "task_name", "agent_id", "run_id", "cluster_id"]
-        .iter()
-        .find_map(|field| message.payload.text(field))
-        .unwrap_or_else(|| message.delivery.event_id.to_string());
+    let thing = message.thing().unwrap_or_else(|| message.delivery.event_id.to_string());
     let hash = klaxon_model::audit::body_hash(&format!("{project}\n{meant}\n{thing}"));
     format!("<thread.{}@{domain}>", hex::encode(&hash[..12]))
 }
@@ -106,7 +111,7 @@ fn list(message: &Message<'_>) -> String {
 
 fn text(message: &Message<'_>) -> String {
     let mut text = message.plain();
-    if let Some(url) = &message.url {
+    if let Some(url) = &message.link {
         text.push_str(&format!("\n\n{url}"));
     }
     text.push_str(&format!("\n\n-- \n{}, {}\n", message.channel.name, message.occurred_at()));
@@ -136,7 +141,7 @@ fn html(message: &Message<'_>) -> String {
     };
     let held = message.held_back().map(|held| format!("<p>{}</p>", escape(&held))).unwrap_or_default();
     let link = message
-        .url
+        .link
         .as_ref()
         .map(|url| {
             format!(

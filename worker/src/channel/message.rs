@@ -3,6 +3,7 @@
 use klaxon_model::payload::{Payload as _, RawPayload};
 use klaxon_model::title::title;
 use serde_json::value::RawValue;
+use url::Url;
 
 use super::{Channel, CourierOptions, Delivery};
 
@@ -23,8 +24,10 @@ pub struct Message<'a> {
     pub payload: RawPayload<'a>,
     /// The heading.
     pub title: String,
-    /// Where to read on.
+    /// Where to read on, as it was given.
     pub url: Option<String>,
+    /// The same as a link that every client takes for the one it is.
+    pub link: Option<String>,
     /// Unix seconds of this attempt.
     pub now: i64,
 }
@@ -35,16 +38,15 @@ impl<'a> Message<'a> {
         let payload = RawPayload::new(delivery.payload.get());
         let project = delivery.project.as_deref();
         let name = project.map(|project| project.name.as_deref().unwrap_or(&project.slug));
-        let link =
-            |url: String| ["http://", "https://"].iter().any(|scheme| url.starts_with(scheme)).then_some(url);
         let url = payload
             .text("url")
-            .and_then(link)
+            .filter(|url| link(url).is_some())
             .or_else(|| project.and_then(|project| project.url.clone()))
             .or_else(|| options.site_url.clone());
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         Self {
             title: title(&delivery.event_type, name, &payload),
+            link: url.as_deref().and_then(link).map(String::from),
             url,
             payload,
             delivery,
@@ -69,7 +71,8 @@ impl<'a> Message<'a> {
         let mut facts = Vec::new();
         let mut add =
             |label, value: Option<String>| facts.extend(value.filter(|v| !v.is_empty()).map(|v| (label, v)));
-        add("Project", project.map(|project| project.name.clone().unwrap_or_else(|| project.slug.clone())));
+        let name = project.map(|project| project.name.as_deref().unwrap_or(&project.slug));
+        add("Project", name.map(|name| one_line(name, EXCERPT)));
         add("Branch", text("branch"));
         add("Run", text("run_id"));
         add("Task", text("task_name").or_else(|| text("task_id")));
@@ -80,6 +83,13 @@ impl<'a> Message<'a> {
         add("Error", text("exception"));
         add("Event", Some(self.delivery.event_type.clone()));
         facts
+    }
+
+    /// What it happened to: firings with the same name and type are one thing's.
+    pub fn thing(&self) -> Option<String> {
+        ["task_id", "task_name", "agent_id", "run_id", "cluster_id"]
+            .iter()
+            .find_map(|field| self.payload.text(field).filter(|name| !name.is_empty()))
     }
 
     /// Up to three failures, each a line.
@@ -135,27 +145,71 @@ pub fn one_line(text: &str, length: usize) -> String {
 
 /// At most `length` characters, the last an ellipsis where something was cut.
 pub fn cut(text: &str, length: usize) -> String {
-    if text.chars().count() <= length {
-        return text.to_owned();
-    }
-    let mut cut: String = text.chars().take(length.saturating_sub(1)).collect();
-    cut.push('…');
-    cut
+    escaped(text, length, |c, cut| cut.push(c))
 }
 
-/// Drops escape sequences: CSI (colours among them) and those of one character.
-fn without_ansi(text: &str) -> String {
-    let mut clean = String::with_capacity(text.len());
-    let mut chars = text.chars();
-    while let Some(c) = chars.next() {
-        if c != '\u{1b}' {
-            clean.push(c);
-        } else if chars.next() == Some('[') {
-            // Parameters and intermediates, up to the final byte.
-            chars.by_ref().find(|c| ('@'..='~').contains(c));
+/// The text with each character as `escape` writes it, at most `length` long and cut between two
+/// characters, not within what became of one. Lengths are UTF-16's: some vendors count that way,
+/// and who counts characters finds no more of them.
+pub fn escaped(text: &str, length: usize, escape: impl Fn(char, &mut String)) -> String {
+    let (mut escaped, mut used, mut fits) = (String::with_capacity(text.len()), 0, 0);
+    for c in text.chars() {
+        let begin = escaped.len();
+        escape(c, &mut escaped);
+        used += escaped[begin..].chars().map(char::len_utf16).sum::<usize>();
+        if used > length {
+            escaped.truncate(fits);
+            escaped.push('…');
+            break;
+        }
+        if used < length {
+            fits = escaped.len();
         }
     }
+    escaped
+}
+
+/// A link is http or https and names a host. One with a user before the host is none: it is read as
+/// another host than the one it leads to.
+fn link(text: &str) -> Option<Url> {
+    let url = Url::parse(text).ok()?;
+    let plain = url.username().is_empty() && url.password().is_none();
+    (plain && ["http", "https"].contains(&url.scheme()) && url.has_host()).then_some(url)
+}
+
+/// Drops escape sequences (ECMA-48): colours, links, titles, character sets.
+fn without_ansi(text: &str) -> String {
+    let (mut clean, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some((before, after)) = rest.split_once('\u{1b}') {
+        clean.push_str(before);
+        rest = after_escape(after);
+    }
+    clean.push_str(rest);
     clean
+}
+
+/// What follows the escape sequence whose first character was ESC.
+fn after_escape(text: &str) -> &str {
+    let mut chars = text.chars();
+    match chars.next() {
+        None => "",
+        // A control sequence: parameters and intermediates, up to the final byte.
+        Some('[') => {
+            chars.by_ref().find(|c| ('@'..='~').contains(c));
+            chars.as_str()
+        }
+        // A control string, up to BEL or ESC \; what never ends is no string.
+        Some(']' | 'P' | 'X' | '^' | '_') => {
+            let ends = ["\u{7}", "\u{1b}\\"].iter().filter_map(|end| Some((text.find(end)?, end.len())));
+            ends.min().map_or(chars.as_str(), |(at, length)| &text[at + length..])
+        }
+        // Intermediates and a final byte.
+        Some(' '..='/') => {
+            chars.by_ref().find(|c| !(' '..='/').contains(c));
+            chars.as_str()
+        }
+        Some(_) => chars.as_str(),
+    }
 }
 
 #[cfg(test)]
@@ -170,9 +224,49 @@ mod tests {
             ("\u{1b}[31mred\u{1b}[0m text", "red text"),
             ("\u{1b}[38;5;196mE\u{1b}[m", "E"),
             ("cut\u{1b}[31", "cut"),
+            ("\u{1b}]8;;https://evil\u{1b}\\text\u{1b}]8;;\u{7}!", "text!"),
+            ("\u{1b}]0;never", "0;never"),
+            ("\u{1b}(Bplain", "plain"),
+            ("end\u{1b}", "end"),
             ("éééééééééééé", "ééééééééé…"),
+            ("éééééééééé", "éééééééééé"),
+            // Two units each in UTF-16.
+            ("😀😀😀😀😀", "😀😀😀😀😀"),
+            ("😀😀😀😀😀😀", "😀😀😀😀…"),
         ] {
-            assert_eq!(one_line(text, 10), expected);
+            assert_eq!(one_line(text, 10), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_cut_never_falls_within_an_escape() {
+        let amp = |c: char, out: &mut String| if c == '&' { out.push_str("&amp;") } else { out.push(c) };
+        for (text, expected) in [
+            ("&&", "&amp;&amp;"),
+            ("&&x", "&amp;…"),
+            ("&&&", "&amp;…"),
+            ("xxxx&&", "xxxx&amp;…"),
+            ("xxxxxxxxxx", "xxxxxxxxxx"),
+            ("xxxxxxxxxxx", "xxxxxxxxx…"),
+        ] {
+            assert_eq!(escaped(text, 10, amp), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_link_leads_where_it_seems_to() {
+        for (text, expected) in [
+            ("https://ci.example.com/r/1", Some("https://ci.example.com/r/1")),
+            ("HTTP://ci.example.com", Some("http://ci.example.com/")),
+            ("https://x/a b\"<c>", Some("https://x/a%20b%22%3Cc%3E")),
+            ("https://bank.example@evil.example/", None),
+            ("https://u:p@x/", None),
+            ("javascript:alert(1)", None),
+            ("https://", None),
+            ("http://not a host/", None),
+            ("run 17", None),
+        ] {
+            assert_eq!(link(text).as_ref().map(Url::as_str), expected, "{text}");
         }
     }
 }

@@ -1,7 +1,6 @@
 //! PagerDuty Events API v2: an incident is triggered, and resolved by the event that ends it.
 
 use klaxon_model::channel::Pagerduty;
-use klaxon_model::payload::Payload as _;
 use secrecy::ExposeSecret as _;
 use serde_json::json;
 
@@ -10,10 +9,11 @@ use super::{Answer, Form, Request, Verdict, answer, json_post};
 use crate::egress::Reply;
 
 const ENDPOINT: &str = "https://events.pagerduty.com/v2/enqueue";
-/// PagerDuty's limits: characters of a summary and of a key, and room within its 512 kB.
+/// PagerDuty's limits: characters of a summary and of a key, and room within its 512 kB: a payload
+/// travels as a string, in which each of its quotes becomes two characters.
 const SUMMARY: usize = 1024;
 const KEY: usize = 255;
-const DETAILS: usize = 256 * 1024;
+const DETAILS: usize = 128 * 1024;
 
 impl Form for Pagerduty {
     fn render(&self, message: &Message<'_>) -> Result<Request, String> {
@@ -44,7 +44,7 @@ impl Form for Pagerduty {
                 "class": delivery.event_type,
                 "custom_details": details(message),
             });
-            if let Some(url) = &message.url {
+            if let Some(url) = &message.link {
                 event["links"] = json!([{"href": url, "text": "Open"}]);
             }
         }
@@ -63,13 +63,16 @@ impl Form for Pagerduty {
     }
 }
 
-/// The same for all firings of one thing: project, type, and task, agent, run or cluster.
+/// The same for all firings of one thing: project, type, and task, agent, run or cluster. One that is
+/// too long ends in the hash of the whole, so that things that begin alike remain two.
 fn dedup_key(project: Option<&str>, event_type: &str, message: &Message<'_>) -> String {
-    let thing = ["task_id", "task_name", "agent_id", "run_id", "cluster_id"]
-        .iter()
-        .find_map(|field| message.payload.text(field))
-        .unwrap_or_default();
-    cut(&[project.unwrap_or_default(), event_type, &thing].join("/"), KEY)
+    let thing = message.thing().unwrap_or_default();
+    let key = [project.unwrap_or_default(), event_type, &thing].join("/");
+    if key.encode_utf16().count() <= KEY {
+        return key;
+    }
+    let hash = hex::encode(klaxon_model::audit::body_hash(&key));
+    cut(&key, KEY - hash.len()) + &hash
 }
 
 fn details(message: &Message<'_>) -> serde_json::Value {

@@ -1,11 +1,11 @@
 //! What may be written down of an answer: no secret, no control character, no more than 8 KiB.
 
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use klaxon_model::channel::Target;
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::Answer;
+use super::{Answer, Smtp};
 
 /// Bytes of an error or a body that are stored.
 const STORED: usize = 8192;
@@ -13,13 +13,15 @@ const STORED: usize = 8192;
 const STRUCK: &str = "[secret]";
 /// Shorter ones would strike ordinary words.
 const SHORTEST: usize = 4;
+/// A shorter beginning of a secret gives nothing of it away.
+const TORN: usize = 8;
 
-/// An answer fit to be stored and shown.
-pub fn answer(answer: Answer, target: &Target) -> Answer {
+/// An answer fit to be stored and shown; `own` is the worker's mail server.
+pub fn answer(answer: Answer, target: &Target, own: Option<&Smtp>) -> Answer {
     if answer.error.is_none() && answer.body.is_none() {
         return answer;
     }
-    let secrets = secrets(target);
+    let secrets = secrets(target, own);
     let clean = |text: Option<String>| text.map(|text| self::text(&text, &secrets));
     Answer { error: clean(answer.error), body: clean(answer.body), ..answer }
 }
@@ -32,9 +34,15 @@ fn text(text: &str, secrets: &[String]) -> String {
             text = text.replace(secret.as_str(), STRUCK);
         }
     }
+    strike_torn(&mut text, secrets);
     let mut clean = String::with_capacity(text.len().min(STORED));
     for c in text.chars() {
-        let c = if c.is_control() && !matches!(c, '\n' | '\t') { '\u{fffd}' } else { c };
+        let c = match c {
+            // Lines end here: what is stored is one line in a log as well.
+            '\n' | '\r' | '\t' => ' ',
+            c if c.is_control() => '\u{fffd}',
+            c => c,
+        };
         if clean.len() + c.len_utf8() > STORED {
             break;
         }
@@ -43,52 +51,150 @@ fn text(text: &str, secrets: &[String]) -> String {
     clean
 }
 
+/// An answer is read up to a limit, which may have fallen within a secret: its beginning then stands
+/// at the end, perhaps with half a character after it.
+fn strike_torn(text: &mut String, secrets: &[String]) {
+    let end = text.trim_end_matches('\u{fffd}').len();
+    let torn = |secret: &String| {
+        (TORN..secret.len()).rev().find(|at| {
+            secret.is_char_boundary(*at) && text.as_bytes()[..end].ends_with(&secret.as_bytes()[..*at])
+        })
+    };
+    if let Some(longest) = secrets.iter().filter_map(torn).max() {
+        text.truncate(end - longest);
+        text.push_str(STRUCK);
+    }
+}
+
 /// Every secret of a channel, as it is and as receivers encode what they echo; longest first, so
 /// that none hides inside another.
-fn secrets(target: &Target) -> Vec<String> {
-    let given: Vec<&SecretString> = match target {
-        Target::Webhook(webhook) => webhook
-            .headers
-            .iter()
-            .map(|(_, value)| value)
-            .chain(&webhook.hmac_secret)
-            .chain(&webhook.previous_hmac_secret)
-            .collect(),
-        Target::Email(email) => email.server.iter().filter_map(|server| server.pass.as_ref()).collect(),
-        Target::Slack(slack) => vec![&slack.webhook_url],
-        Target::Discord(discord) => vec![&discord.webhook_url],
-        Target::Telegram(telegram) => vec![&telegram.bot_token],
-        Target::Pagerduty(pagerduty) => vec![&pagerduty.integration_key],
-    };
+fn secrets(target: &Target, own: Option<&Smtp>) -> Vec<String> {
     let mut all = Vec::new();
-    for secret in given {
-        let secret = secret.expose_secret();
-        // A header is often a scheme and the secret after it; a URL's secret is its path.
-        let parts = [Some(secret), secret.split_once(' ').map(|(_, rest)| rest), path(secret)];
-        for part in parts.into_iter().flatten().filter(|part| part.len() >= SHORTEST) {
-            all.push(part.to_owned());
-            all.push(url::form_urlencoded::byte_serialize(part.as_bytes()).collect());
-            all.push(STANDARD.encode(part));
-            all.push(URL_SAFE_NO_PAD.encode(part));
-            all.push(serde_json::to_string(part).unwrap_or_default().trim_matches('"').to_owned());
+    let mut add = |secret: &str| {
+        if secret.len() >= SHORTEST {
+            all.extend(spellings(secret));
         }
+    };
+    let mut login = |user: &str, pass: &SecretString| {
+        add(pass.expose_secret());
+        // As AUTH PLAIN sends them (RFC 4616).
+        add(&format!("\0{user}\0{}", pass.expose_secret()));
+    };
+    if let Some(own) = own.and_then(|own| own.server.login.as_ref()) {
+        login(&own.user, &own.pass);
     }
-    all.sort_unstable_by_key(|secret| std::cmp::Reverse(secret.len()));
+    match target {
+        Target::Webhook(webhook) => {
+            webhook.headers.iter().for_each(|(_, value)| header(value.expose_secret(), &mut add));
+            let secrets = webhook.hmac_secret.iter().chain(&webhook.previous_hmac_secret);
+            secrets.for_each(|secret| add(secret.expose_secret()));
+        }
+        Target::Email(email) => {
+            if let Some((user, pass)) =
+                email.server.as_ref().and_then(|server| server.user.as_ref().zip(server.pass.as_ref()))
+            {
+                login(user, pass);
+            }
+        }
+        Target::Slack(slack) => address(slack.webhook_url.expose_secret(), &mut add),
+        Target::Discord(discord) => address(discord.webhook_url.expose_secret(), &mut add),
+        Target::Telegram(telegram) => {
+            let token = telegram.bot_token.expose_secret();
+            add(token);
+            // The number before the colon is the bot's public id.
+            add(token.split_once(':').map_or("", |(_, secret)| secret));
+        }
+        Target::Pagerduty(pagerduty) => add(pagerduty.integration_key.expose_secret()),
+    }
+    all.sort_unstable_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
     all.dedup();
     all
 }
 
-fn path(url: &str) -> Option<&str> {
-    let rest = url.strip_prefix("https://")?;
-    rest.find('/').map(|at| &rest[at..])
+/// A header is often a scheme and the secret after it; of `Basic` that is a user and a password
+/// (RFC 7617).
+fn header(value: &str, add: &mut impl FnMut(&str)) {
+    add(value);
+    let Some((scheme, credentials)) = value.split_once(' ') else { return };
+    add(credentials);
+    if scheme.eq_ignore_ascii_case("basic")
+        && let Some(pair) =
+            STANDARD.decode(credentials.trim()).ok().and_then(|pair| String::from_utf8(pair).ok())
+    {
+        add(&pair);
+        add(pair.split_once(':').map_or("", |(_, pass)| pass));
+    }
+}
+
+/// A URL that is a secret is one for its path, of which the last part is the token.
+fn address(url: &str, add: &mut impl FnMut(&str)) {
+    add(url);
+    let Some(path) = url.strip_prefix("https://").and_then(|rest| rest.find('/').map(|at| &rest[at..]))
+    else {
+        return;
+    };
+    add(path);
+    add(path.trim_end_matches('/').rsplit('/').next().unwrap_or_default());
+}
+
+/// A secret as it is, and as URLs, JSON, HTML, base64 and hexadecimal have it.
+fn spellings(secret: &str) -> impl Iterator<Item = String> {
+    let json = serde_json::to_string(secret).unwrap_or_default();
+    let json = json.strip_prefix('"').and_then(|json| json.strip_suffix('"')).unwrap_or_default().to_owned();
+    let percent: String = secret
+        .bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                char::from(byte).to_string()
+            }
+            other => format!("%{other:02X}"),
+        })
+        .collect();
+    let form: String = url::form_urlencoded::byte_serialize(secret.as_bytes()).collect();
+    let html = secret.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;");
+    [
+        secret.to_owned(),
+        lower_escapes(&percent),
+        percent,
+        lower_escapes(&form),
+        form,
+        json.replace('/', "\\/"),
+        json,
+        html.replace('\'', "&#39;"),
+        html.replace('\'', "&#x27;"),
+        html,
+        STANDARD.encode(secret),
+        STANDARD_NO_PAD.encode(secret),
+        URL_SAFE_NO_PAD.encode(secret),
+        hex::encode(secret),
+        hex::encode_upper(secret),
+    ]
+    .into_iter()
+}
+
+/// `%2f` for `%2F`.
+fn lower_escapes(text: &str) -> String {
+    let mut left = 0;
+    let lower = |c: char| match left {
+        0 => {
+            left = if c == '%' { 2 } else { 0 };
+            c
+        }
+        _ => {
+            left -= 1;
+            c.to_ascii_lowercase()
+        }
+    };
+    text.chars().map(lower).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use klaxon_model::channel::{Slack, Webhook};
+    use klaxon_model::channel::{Email, Slack, Telegram, Webhook};
 
     use super::*;
     use crate::channel::Verdict;
+    use crate::egress::{Login, Server};
 
     fn said(target: &Target, body: &str) -> String {
         let raw = Answer {
@@ -97,7 +203,7 @@ mod tests {
             error: None,
             body: Some(body.into()),
         };
-        answer(raw, target).body.unwrap()
+        answer(raw, target, None).body.unwrap()
     }
 
     #[test]
@@ -113,6 +219,13 @@ mod tests {
             "got Bearer t0k/en+1",
             "got t0k/en+1",
             "got t0k%2Fen%2B1",
+            "got t0k%2fen%2b1",
+            "got Bearer+t0k%2Fen%2B1",
+            "got Bearer%20t0k%2Fen%2B1",
+            "got t0k\\/en+1",
+            &format!("got {}", hex::encode("t0k/en+1")),
+            &format!("got {}", STANDARD_NO_PAD.encode("Bearer t0k/en+1")),
+            "{\"k\": \"wh&quot;sec\"}",
             &format!("got {}", STANDARD.encode("t0k/en+1")),
             "{\"k\": \"wh\\\"sec\"}",
         ] {
@@ -124,12 +237,50 @@ mod tests {
         }
         let slack = Target::Slack(Slack { webhook_url: "https://hooks.slack.com/services/T/B/xyz".into() });
         assert_eq!(said(&slack, "no such hook /services/T/B/xyz"), "no such hook [secret]");
+        let escaped = r#"{"url": "https:\/\/hooks.slack.com\/services\/T\/B\/xyz"}"#;
+        assert_eq!(said(&slack, escaped), r#"{"url": "[secret]"}"#);
+        let telegram = Target::Telegram(Telegram { bot_token: "12:AbCdEfGh".into(), chat_id: "1".into() });
+        assert_eq!(said(&telegram, "bot AbCdEfGh is unknown"), "bot [secret] is unknown");
+    }
+
+    #[test]
+    fn passwords_are_struck_as_they_were_sent() {
+        let basic = Target::Webhook(Webhook {
+            url: "https://x.com".parse().unwrap(),
+            headers: vec![(
+                "Authorization".into(),
+                format!("Basic {}", STANDARD.encode("ann:p4ssword")).into(),
+            )],
+            hmac_secret: None,
+            previous_hmac_secret: None,
+            signature_header: "X".into(),
+        });
+        for body in ["ann:p4ssword", "wrong: p4ssword", &STANDARD.encode("ann:p4ssword")] {
+            assert!(said(&basic, body).ends_with(STRUCK) && !said(&basic, body).contains("p4ss"), "{body}");
+        }
+        let login = Login { user: "bob".into(), pass: "w0rker-pass".into() };
+        let server = Server { host: "m".into(), port: 587, tls: true, implicit: None, login: Some(login) };
+        let own = Smtp { server, from: None, from_name: "k".into() };
+        let email = Target::Email(Email { server: None, from_addr: None, to_addrs: Vec::new() });
+        for said in ["w0rker-pass", &STANDARD.encode("\0bob\0w0rker-pass")] {
+            let raw = Answer::retry(format!("535 {said}"));
+            assert_eq!(answer(raw, &email, Some(&own)).error.unwrap(), "535 [secret]");
+        }
+    }
+
+    #[test]
+    fn a_secret_torn_by_the_limit_is_struck() {
+        let slack = Target::Slack(Slack { webhook_url: "https://hooks.slack.com/services/T/B/xyz".into() });
+        assert_eq!(said(&slack, "see https://hooks.slack.com/serv"), "see [secret]");
+        assert_eq!(said(&slack, "see /services/T\u{fffd}"), "see [secret]");
+        assert_eq!(said(&slack, "see https:/"), "see https:/");
+        assert_eq!(said(&slack, "https://hooks are fine"), "https://hooks are fine");
     }
 
     #[test]
     fn what_is_stored_is_printable_and_bounded() {
         let slack = Target::Slack(Slack { webhook_url: "https://hooks.slack.com/services/T/B/xyz".into() });
-        assert_eq!(said(&slack, "a\0b\u{1b}[0m\r\nc"), "a\u{fffd}b\u{fffd}[0m\u{fffd}\nc");
+        assert_eq!(said(&slack, "a\0b\u{1b}[0m\r\nc"), "a\u{fffd}b\u{fffd}[0m  c");
         let long = said(&slack, &"é".repeat(8192));
         assert_eq!(long.len(), 8192);
         let odd = said(&slack, &format!("a{}", "é".repeat(8192)));

@@ -4,19 +4,36 @@ use klaxon_model::channel::Slack;
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
-use super::message::{Message, cut};
+use super::message::{Message, escaped};
 use super::{Answer, Form, Request, Verdict, answer, json_post};
 use crate::egress::Reply;
 
-/// Slack's limits: characters of a header and of a text, fields of a section.
+/// Slack's limits: characters of a header, a field and a text, fields of a section.
 const HEADER: usize = 150;
+const FIELD: usize = 2000;
 const TEXT: usize = 3000;
 const FIELDS: usize = 10;
 
-/// Slack's own three characters (api.slack.com, "Escaping text"); with them gone no mention, link or
-/// channel can be made of a value.
-pub fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+/// Slack's own three characters (api.slack.com, "Escaping text"), where text is read as mrkdwn.
+fn escape(c: char, escaped: &mut String) {
+    match c {
+        '&' => escaped.push_str("&amp;"),
+        '<' => escaped.push_str("&lt;"),
+        '>' => escaped.push_str("&gt;"),
+        other => escaped.push(other),
+    }
+}
+
+/// Text in which Slack reads no markup. A zero-width space keeps what follows a bracket from ever
+/// being taken for a mention or a link, by whatever else reads the message.
+fn plain(text: &str, length: usize) -> Value {
+    let text = escaped(text, length, |c, text| {
+        text.push(c);
+        if c == '<' {
+            text.push('\u{200b}');
+        }
+    });
+    json!({"type": "plain_text", "text": text, "emoji": false})
 }
 
 impl Form for Slack {
@@ -36,7 +53,8 @@ impl Form for Slack {
                 | "no_team"
                 | "team_disabled"
                 | "channel_not_found"
-                | "channel_is_archived",
+                | "channel_is_archived"
+                | "no_active_hooks",
             )
             | (
                 _,
@@ -55,33 +73,28 @@ impl Form for Slack {
     }
 }
 
+/// Values stand in plain text alone: a payload's asterisks, backticks and colons are its own.
 fn body(message: &Message<'_>) -> Value {
-    let text = |text: &str| json!({"type": "mrkdwn", "text": cut(text, TEXT)});
-    let mut blocks = vec![json!({
-        "type": "header",
-        "text": {"type": "plain_text", "text": cut(&message.title, HEADER), "emoji": false}
-    })];
-    let fields: Vec<Value> = message
-        .facts()
-        .into_iter()
-        .take(FIELDS)
-        .map(|(label, value)| text(&format!("*{label}*\n{}", escape(&cut(&value, 1900)))))
-        .collect();
+    let mut blocks = vec![json!({"type": "header", "text": plain(&message.title, HEADER)})];
+    let facts = message.facts();
+    let fields: Vec<Value> =
+        facts.iter().take(FIELDS).map(|(label, value)| plain(&format!("{label}\n{value}"), FIELD)).collect();
     if !fields.is_empty() {
         blocks.push(json!({"type": "section", "fields": fields}));
     }
     let failures = message.failures();
     if !failures.is_empty() {
-        let list: Vec<String> = failures.iter().map(|failure| format!("• {}", escape(failure))).collect();
-        blocks.push(json!({"type": "section", "text": text(&list.join("\n"))}));
+        let list: Vec<String> = failures.iter().map(|failure| format!("• {failure}")).collect();
+        blocks.push(json!({"type": "section", "text": plain(&list.join("\n"), TEXT)}));
     }
     let mut context = vec![message.occurred_at()];
     context.extend(message.held_back());
-    blocks.push(json!({"type": "context", "elements": [text(&context.join(" · "))]}));
-    if let Some(url) = message.url.as_ref().filter(|url| url.len() <= TEXT) {
+    blocks.push(json!({"type": "context", "elements": [plain(&context.join(" · "), TEXT)]}));
+    if let Some(url) = message.link.as_ref().filter(|url| url.len() <= TEXT) {
         blocks.push(json!({"type": "actions", "elements": [
-            {"type": "button", "text": {"type": "plain_text", "text": "Open"}, "url": url}
+            {"type": "button", "text": plain("Open", HEADER), "url": url}
         ]}));
     }
-    json!({"text": escape(&message.title), "blocks": blocks, "unfurl_links": false})
+    let text = escaped(&message.title, TEXT, escape);
+    json!({"text": text, "mrkdwn": false, "blocks": blocks, "unfurl_links": false})
 }

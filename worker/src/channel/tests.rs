@@ -7,6 +7,7 @@ use secrecy::SecretString;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::egress::{Refusal, Step};
 
 const EVENT: &str = "019a0000-0000-7000-8000-000000000001";
 const DELIVERY: &str = "019a0000-0000-7000-8000-000000000002";
@@ -128,20 +129,33 @@ fn slack_gets_blocks_in_which_nothing_is_interpreted() {
 
     let (_, body) =
         posted(&channel, &delivery("task.failed", r#"{"task_name": "<!channel> <https://evil|x> &"}"#));
-    // A header is plain_text, which Slack shows as it is; everything else is mrkdwn.
-    let text = format!(
-        "{} {}",
-        body["text"],
-        body["blocks"].as_array().unwrap()[1..].iter().map(Value::to_string).collect::<String>()
-    );
-    assert!(
-        text.contains("&lt;!channel&gt;") && !text.contains("<!channel>") && !text.contains("<https"),
-        "{text}"
-    );
+    // Whatever a payload holds stands where Slack reads no markup.
+    assert_eq!((&body["mrkdwn"], mrkdwn(&body)), (&json!(false), 0), "{body}");
+    let text = body.to_string();
+    assert!(!text.contains("<!channel>") && !text.contains("<https"), "{text}");
+
+    for url in ["https://x @everyone/", "not a url", "https://bank.example@evil.example/", "https://"] {
+        let (_, body) = posted(&channel, &delivery("task.failed", &json!({"url": url}).to_string()));
+        let blocks = body["blocks"].as_array().unwrap();
+        let button = &blocks.last().unwrap()["elements"][0]["url"];
+        assert_eq!(button, "https://ci.example.com/billing", "{url}");
+    }
 
     let long = format!(r#"{{"title": "{}", "exception": "{}"}}"#, "é".repeat(400), "x".repeat(9000));
     let (_, body) = posted(&channel, &delivery("task.failed", &long));
     assert!(body["blocks"][0]["text"]["text"].as_str().unwrap().chars().count() <= 150);
+}
+
+/// Texts that Slack would read as markup.
+fn mrkdwn(value: &Value) -> usize {
+    match value {
+        Value::Object(fields) => {
+            usize::from(fields.get("type") == Some(&json!("mrkdwn")))
+                + fields.values().map(mrkdwn).sum::<usize>()
+        }
+        Value::Array(values) => values.iter().map(mrkdwn).sum(),
+        _ => 0,
+    }
 }
 
 #[test]
@@ -153,6 +167,10 @@ fn discord_pings_nobody_and_fits() {
     );
     assert_eq!(post.url.as_str(), "https://discord.com/api/webhooks/1/x/slack");
     let text = body["text"].as_str().unwrap();
+    assert!(text.ends_with("https://ci.example.com/billing"), "{text}");
+    let url = r#"{"url": "https://ci.example.com/@everyone"}"#;
+    let (_, linked) = posted(&channel, &delivery("task.failed", url));
+    assert!(linked["text"].as_str().unwrap().ends_with("\nhttps://ci.example.com/%40everyone"), "{linked}");
     assert!(!text.contains("@everyone") && !text.contains("**b**") && !text.contains("<@"), "{text}");
     let long =
         format!(r#"{{"title": "{}", "top_failures": ["{}", "b", "c"]}}"#, "@".repeat(190), "*".repeat(3000));
@@ -171,6 +189,14 @@ fn telegram_gets_escaped_html() {
     assert_eq!(body["chat_id"], -100);
     let text = body["text"].as_str().unwrap();
     assert!(text.starts_with("<b>Task failed: &lt;/b&gt;") && text.contains("a &amp; b"), "{text}");
+    let (_, body) = posted(&channel, &delivery("task.failed", r#"{"exception": "ask @admin"}"#));
+    assert!(!body["text"].as_str().unwrap().contains("@admin"), "{body}");
+    // Characters that are two in UTF-16, and as many of them as there can be.
+    let long = json!({"title": "😀".repeat(200), "top_failures": ["<".repeat(3000), "😀".repeat(3000), "&"], "signature": "😀".repeat(900), "exception": "😀".repeat(900), "queue": "😀".repeat(900), "branch": "😀".repeat(900), "status": "😀".repeat(900), "run_id": "😀".repeat(900)});
+    let (_, body) = posted(&channel, &delivery("task.failed", &long.to_string()));
+    let text = body["text"].as_str().unwrap();
+    let shown = text.replace("&lt;", "<").replace("&amp;", "&").replace("&gt;", ">");
+    assert!(shown.encode_utf16().count() <= 4096 && text.ends_with("Open</a>"), "{text}");
 }
 
 #[test]
@@ -190,6 +216,19 @@ fn pagerduty_is_triggered_and_resolved_under_one_key() {
     let (_, ended) = posted(&channel, &online);
     assert_eq!((&ended["event_action"], &ended["dedup_key"]), (&json!("resolve"), &fired["dedup_key"]));
     assert_eq!(ended.get("payload"), None);
+
+    // Two things whose names begin alike are two, within the limit.
+    let keys: Vec<String> = ["a", "b"]
+        .map(|end| format!(r#"{{"task_id": "{}{end}"}}"#, "é".repeat(400)))
+        .iter()
+        .map(|payload| {
+            posted(&channel, &delivery("task.failed", payload)).1["dedup_key"].as_str().unwrap().into()
+        })
+        .collect();
+    assert!(keys[0] != keys[1] && keys.iter().all(|key| key.chars().count() <= 255), "{keys:?}");
+    let quotes = format!(r#"{{"x": "{}"}}"#, r#"\""#.repeat(65_000));
+    let (post, _) = posted(&channel, &delivery("task.failed", &quotes));
+    assert!(post.body.len() <= 512_000, "{}", post.body.len());
 }
 
 fn mail(payload: &str) -> String {
@@ -245,10 +284,12 @@ fn vendors_answers_mean_what_their_documentation_says() {
         (&slack, 404, "no_service", disabled.clone()),
         (&slack, 410, "channel_is_archived", disabled.clone()),
         (&slack, 403, "action_prohibited", disabled.clone()),
+        (&slack, 404, "no_active_hooks", disabled.clone()),
         (&slack, 400, "invalid_payload", dead.clone()),
         (&slack, 500, "rollup_error", retry(None)),
         (&discord, 204, "", Verdict::Sent),
         (&discord, 404, r#"{"code": 10015}"#, disabled.clone()),
+        (&discord, 401, r#"{"code": 50027, "message": "Invalid Webhook Token"}"#, disabled.clone()),
         (&discord, 400, "{}", dead.clone()),
         (&discord, 429, r#"{"retry_after": 2}"#, retry(Some(2))),
         (&discord, 502, "", retry(None)),
@@ -256,6 +297,12 @@ fn vendors_answers_mean_what_their_documentation_says() {
         (&telegram, 401, r#"{"description": "Unauthorized"}"#, disabled.clone()),
         (&telegram, 403, r#"{"description": "Forbidden: bot was blocked by the user"}"#, disabled.clone()),
         (&telegram, 400, r#"{"description": "Bad Request: chat not found"}"#, disabled.clone()),
+        (
+            &telegram,
+            400,
+            r#"{"description": "Bad Request: not enough rights to send text messages to the chat"}"#,
+            disabled.clone(),
+        ),
         (&telegram, 400, r#"{"description": "Bad Request: can't parse entities"}"#, dead.clone()),
         (&telegram, 429, r#"{"parameters": {"retry_after": 30}}"#, retry(Some(30))),
         (&pagerduty, 202, "", Verdict::Sent),
@@ -265,5 +312,53 @@ fn vendors_answers_mean_what_their_documentation_says() {
         let reply = Reply { status, headers: Default::default(), body: body.as_bytes().to_vec() };
         let settings = channel.settings.as_ref().unwrap();
         assert_eq!(form(&settings.target).read(&reply).verdict, verdict, "{} {status} {body}", channel.name);
+    }
+}
+
+#[test]
+fn discords_pauses_are_believed_wherever_they_stand() {
+    let discord = channel(Kind::Discord, json!({"webhook_url": "https://discord.com/api/webhooks/1/x"}));
+    for (name, value, body, seconds) in [
+        ("retry-after", "3", "", 3.0),
+        ("x-ratelimit-reset-after", "1.5", "", 1.5),
+        ("x-ratelimit-reset-after", "9", r#"{"retry_after": 0.5}"#, 0.5),
+        ("x-ratelimit-reset-after", "1e9", "", 3600.0),
+    ] {
+        let mut headers = reqwest::header::HeaderMap::new();
+        headers.insert(name, value.parse().unwrap());
+        let reply = Reply { status: 429, headers, body: body.into() };
+        let expected = Verdict::Retry { after: Some(Duration::from_secs_f64(seconds)) };
+        assert_eq!(
+            form(&discord.settings.as_ref().unwrap().target).read(&reply).verdict,
+            expected,
+            "{name} {value}"
+        );
+    }
+}
+
+#[test]
+fn a_mail_servers_no_is_judged_by_what_it_was_said_to() {
+    let address = json!({"to_addrs": ["ann@example.com"]});
+    let own = json!({"smtp_host": "smtp.example.com", "from_addr": "k@example.com", "to_addrs": ["ann@example.com"]});
+    let (shared, own) = (channel(Kind::Email, address), channel(Kind::Email, own));
+    let retry = Verdict::Retry { after: None };
+    let (dead, disabled) = (Verdict::Dead { disable: false }, Verdict::Dead { disable: true });
+    for (channel, step, code, verdict) in [
+        (&own, Step::Connect, 554, retry.clone()),
+        (&own, Step::Login, 454, retry.clone()),
+        (&own, Step::Login, 535, disabled),
+        (&shared, Step::Login, 535, retry.clone()),
+        (&own, Step::Sender, 550, dead.clone()),
+        (&own, Step::Recipient, 550, dead.clone()),
+        (&own, Step::Recipient, 451, retry.clone()),
+        (&own, Step::Content, 452, retry),
+        (&own, Step::Content, 554, dead),
+    ] {
+        let refusal = Refusal { step, code, permanent: code >= 500, said: "no".into() };
+        let form = form(&channel.settings.as_ref().unwrap().target);
+        let answer = form.read_mail(Sent::Refused(refusal.clone()));
+        assert_eq!((&answer.verdict, answer.code), (&verdict, Some(code)), "{step} {code}");
+        let partly = form.read_mail(Sent::Accepted { code: 250, refused: vec![refusal] });
+        assert_eq!((partly.verdict, partly.code, partly.error.is_some()), (Verdict::Sent, Some(250), true));
     }
 }

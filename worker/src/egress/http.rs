@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use reqwest::header::HeaderMap;
+use reqwest::dns::{Name, Resolve, Resolving};
+use reqwest::header::{HOST, HeaderMap, HeaderValue};
 use reqwest::{Client, redirect};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use rustls::{ClientConfig, RootCertStore};
@@ -15,7 +16,7 @@ use url::Url;
 
 use super::{EgressError, Guard, GuardOptions, Purpose};
 
-/// Clients kept: one a scheme, host, port and address.
+/// Clients kept: one a scheme, host and judged addresses.
 const CLIENTS: usize = 512;
 /// How long an idle connection is kept.
 const IDLE: Duration = Duration::from_secs(60);
@@ -60,7 +61,18 @@ pub enum HttpError {
 struct Origin {
     secure: bool,
     host: String,
-    address: SocketAddr,
+    addresses: Vec<SocketAddr>,
+    /// Whether the URL states a port that is not the one dialled.
+    elsewhere: bool,
+}
+
+/// Resolves nothing: a client dials what was judged for it, or nothing.
+struct Unresolving;
+
+impl Resolve for Unresolving {
+    fn resolve(&self, _: Name) -> Resolving {
+        Box::pin(std::future::ready(Err(EgressError::Unresolved.into())))
+    }
 }
 
 /// Sends requests.
@@ -95,16 +107,24 @@ impl Http {
     }
 
     async fn exchange(&self, post: Post) -> Result<Reply, HttpError> {
-        let secure = post.url.scheme() == "https";
+        let Post { mut url, mut headers, body } = post;
+        let secure = url.scheme() == "https";
         let purpose = if secure { Purpose::Https } else { Purpose::Http };
-        let host = post.url.host_str().unwrap_or_default().to_owned();
-        let port = post.url.port_or_known_default().unwrap_or_default();
-        let address = self.guard.target(&host, port, purpose).await?;
+        let host = url.host_str().unwrap_or_default().to_owned();
+        let port = url.port_or_known_default().unwrap_or_default();
+        let addresses = self.guard.target(&host, port, purpose).await?;
+        // reqwest dials the port that a URL states, whichever it was told. Where another was judged,
+        // the URL states none and the Host header does, which HTTP/2 would not read.
+        let elsewhere = url.port().is_some() && addresses.iter().any(|address| address.port() != port);
+        if elsewhere {
+            let authority = HeaderValue::from_str(&format!("{host}:{port}"));
+            headers.insert(HOST, authority.map_err(|error| HttpError::Exchange(error.to_string()))?);
+            url.set_port(None).map_err(|()| HttpError::Exchange("the URL has no host".into()))?;
+        }
         let client = self
-            .client(Origin { secure, host, address })
+            .client(Origin { secure, host, addresses, elsewhere })
             .map_err(|error| HttpError::Exchange(error.to_string()))?;
-        let mut response =
-            client.post(post.url).headers(post.headers).body(post.body).send().await.map_err(describe)?;
+        let mut response = client.post(url).headers(headers).body(body).send().await.map_err(describe)?;
         let (status, headers) = (response.status().as_u16(), std::mem::take(response.headers_mut()));
         let cap = self.guard.options().response_cap;
         let mut body = Vec::new();
@@ -134,9 +154,14 @@ impl Http {
         }
         let name = origin.host.trim_start_matches('[').trim_end_matches(']');
         let options = self.guard.options();
+        let mut tls = self.tls.clone();
+        if origin.elsewhere {
+            tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        }
         let client = Client::builder()
-            .tls_backend_preconfigured(self.tls.clone())
-            .resolve(name, origin.address)
+            .tls_backend_preconfigured(tls)
+            .dns_resolver(Unresolving)
+            .resolve_to_addrs(name, &origin.addresses)
             .no_proxy()
             .redirect(redirect::Policy::none())
             .connect_timeout(options.connect_timeout)

@@ -1,24 +1,32 @@
-//! Mails: sessions with servers the guard judged.
+//! Mails: over sessions with servers the guard judged, kept for the next mail.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use anyhow::Context as _;
-use lettre::transport::smtp::PoolConfig;
-use lettre::transport::smtp::authentication::{Credentials, Mechanism};
-use lettre::transport::smtp::client::{Certificate, Tls, TlsParameters};
+use lettre::Message;
+use lettre::transport::smtp::client::{Certificate, TlsParameters};
 use lettre::transport::smtp::extension::ClientId;
-use lettre::{AsyncSmtpTransport, AsyncTransport as _, Message, Tokio1Executor};
 use secrecy::{ExposeSecret as _, SecretString};
+use tokio::time::Instant;
 
 use super::{Guard, Purpose};
 
-type Transport = AsyncSmtpTransport<Tokio1Executor>;
+mod session;
+
+pub use session::{Refusal, Step};
+use session::{Session, Trouble};
 
 /// Servers whose sessions are kept.
 const SERVERS: usize = 64;
+/// Sessions kept of one server.
+const SESSIONS: usize = 16;
+/// How long a session is kept that nobody uses, at least; at most twice as long.
+const IDLE: Duration = Duration::from_secs(30);
+/// How long a farewell may take.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A mail server.
 #[derive(Clone, Debug)]
@@ -47,36 +55,42 @@ pub struct Login {
 /// What the server said of a mail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sent {
-    /// It took it, with this code.
-    Accepted(i32),
-    /// It did not, with this code, for good (5xx) or for now.
-    Refused {
+    /// It took it, for all recipients but those it refused for good.
+    Accepted {
         /// SMTP reply code.
         code: i32,
-        /// Whether it will always say so.
-        permanent: bool,
-        /// What it said.
-        said: String,
+        /// What it said of the others.
+        refused: Vec<Refusal>,
     },
+    /// It took it for nobody.
+    Refused(Refusal),
     /// There was no answer: what failed, without an address.
     Failed(String),
 }
 
+/// Whose session it is: another address, user or password is another session.
 #[derive(Clone, PartialEq, Eq, Hash)]
-struct Session {
+struct Key {
     host: String,
-    address: SocketAddr,
+    addresses: Vec<SocketAddr>,
     tls: bool,
-    user: Option<String>,
-    /// A changed password is another session.
-    pass: Option<[u8; 32]>,
+    implicit: bool,
+    login: Option<(String, [u8; 32])>,
+}
+
+/// Sessions that wait for the next mail.
+#[derive(Default)]
+struct Idle {
+    sessions: HashMap<Key, Vec<(Session, Instant)>>,
+    swept: bool,
 }
 
 /// Sends mails over sessions that are kept.
 pub struct Mailer {
     guard: Arc<Guard>,
     roots: Vec<Certificate>,
-    sessions: Mutex<HashMap<Session, (Transport, Instant)>>,
+    hello: ClientId,
+    idle: Arc<Mutex<Idle>>,
 }
 
 impl std::fmt::Debug for Mailer {
@@ -96,110 +110,143 @@ impl Mailer {
             let pem = std::fs::read(path).with_context(|| format!("ca-file {}", path.display()))?;
             roots.push(Certificate::from_pem(&pem).with_context(|| format!("ca-file {}", path.display()))?);
         }
-        Ok(Self { guard, roots, sessions: Mutex::default() })
+        Ok(Self { guard, roots, hello: hello(), idle: Arc::default() })
     }
 
-    /// Sends one mail.
+    /// Sends one mail. From resolving to the last reply it takes no longer than the timeout.
     pub async fn send(&self, server: &Server, mail: Message) -> Sent {
         let limit = self.guard.options().http_timeout;
-        match tokio::time::timeout(limit, self.exchange(server, mail)).await {
-            Ok(sent) => sent,
-            Err(_) => Sent::Failed(format!("no answer within {limit:.1?}")),
+        let mut step = Step::Connect;
+        match tokio::time::timeout(limit, self.exchange(server, &mail, &mut step)).await {
+            Ok(Ok(sent)) => sent,
+            Ok(Err(Trouble::Refused(refusal))) => Sent::Refused(refusal),
+            Ok(Err(Trouble::Broken(problem))) => Sent::Failed(problem),
+            Err(_) => Sent::Failed(format!("no answer to {step} within {limit:.1?}")),
         }
     }
 
-    async fn exchange(&self, server: &Server, mail: Message) -> Sent {
-        let address = match self.guard.target(&server.host, server.port, Purpose::Smtp).await {
-            Ok(address) => address,
-            Err(error) => return Sent::Failed(error.to_string()),
-        };
-        let transport = match self.transport(server, address) {
-            Ok(transport) => transport,
-            Err(error) => return Sent::Failed(format!("{error:#}")),
-        };
-        match transport.send(mail).await {
-            Ok(response) => Sent::Accepted(code(u16::from(response.code()))),
-            Err(error) => match error.status() {
-                Some(status) => Sent::Refused {
-                    code: code(u16::from(status)),
-                    permanent: error.is_permanent(),
-                    said: innermost(&error),
-                },
-                None => Sent::Failed(innermost(&error)),
-            },
+    /// A session belongs to the mail it carries, and waits for the next one only after a
+    /// conversation that came to its end: one that was broken off, by a timeout too, would answer
+    /// the next mail with what it had to say of this one.
+    async fn exchange(&self, server: &Server, mail: &Message, step: &mut Step) -> Result<Sent, Trouble> {
+        let broken = |error: &dyn std::fmt::Display| Trouble::Broken(error.to_string());
+        if server.login.is_some() && !server.tls {
+            return Err(Trouble::Broken("a password is not sent without TLS".into()));
         }
-    }
-
-    fn transport(&self, server: &Server, address: SocketAddr) -> anyhow::Result<Transport> {
-        let session = Session {
+        let addresses = self
+            .guard
+            .target(&server.host, server.port, Purpose::Smtp)
+            .await
+            .map_err(|error| broken(&error))?;
+        let key = Key {
             host: server.host.to_ascii_lowercase(),
-            address,
             tls: server.tls,
-            user: server.login.as_ref().map(|login| login.user.clone()),
-            pass: server
-                .login
-                .as_ref()
-                .map(|login| klaxon_model::audit::body_hash(login.pass.expose_secret())),
+            implicit: server.implicit.unwrap_or(server.port == 465),
+            login: server.login.as_ref().map(|login| {
+                (login.user.clone(), klaxon_model::audit::body_hash(login.pass.expose_secret()))
+            }),
+            addresses,
         };
-        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        if let Some((transport, used)) = sessions.get_mut(&session) {
-            *used = now;
-            return Ok(transport.clone());
-        }
-        if sessions.len() >= SERVERS
-            && let Some(oldest) =
-                sessions.iter().min_by_key(|(_, (_, used))| *used).map(|(session, _)| session.clone())
-        {
-            sessions.remove(&oldest);
-        }
-        let transport = self.build(server, address)?;
-        sessions.insert(session, (transport.clone(), now));
-        Ok(transport)
-    }
-
-    /// Dials the judged address; TLS is checked against the server's name.
-    fn build(&self, server: &Server, address: SocketAddr) -> anyhow::Result<Transport> {
-        let options = self.guard.options();
-        let tls = if server.tls {
-            let mut parameters = TlsParameters::builder(server.host.clone());
-            for root in &self.roots {
-                parameters = parameters.add_root_certificate(root.clone());
+        let mut session = match self.kept(&key).await {
+            Some(session) => session,
+            None => {
+                let tls = server.tls.then(|| self.tls(&server.host)).transpose();
+                let way = session::Way {
+                    addresses: &key.addresses,
+                    tls: tls.map_err(|error| broken(&error))?,
+                    implicit: key.implicit,
+                    login: server.login.as_ref(),
+                    hello: &self.hello,
+                    timeout: self.guard.options().connect_timeout,
+                };
+                Session::open(way, step).await?
             }
-            let parameters = parameters.build_rustls().context("TLS")?;
-            if server.implicit.unwrap_or(server.port == 465) {
-                Tls::Wrapper(parameters)
-            } else {
-                Tls::Required(parameters)
-            }
-        } else {
-            Tls::None
         };
-        let mut builder = Transport::builder_dangerous(address.ip().to_string())
-            .port(address.port())
-            .hello_name(ClientId::Domain("klaxon.invalid".into()))
-            .timeout(Some(options.http_timeout))
-            .tls(tls)
-            .pool_config(PoolConfig::new().max_size(16).idle_timeout(Duration::from_secs(30)));
-        if let Some(login) = &server.login {
-            // Without TLS no password is sent, whatever a configuration says.
-            anyhow::ensure!(server.tls, "a password is not sent without TLS");
-            builder = builder
-                .credentials(Credentials::new(login.user.clone(), login.pass.expose_secret().to_owned()))
-                .authentication(vec![Mechanism::Plain, Mechanism::Login]);
+        let sent = session.send(mail, step).await;
+        match sent {
+            Ok(_) => self.keep(key, session),
+            Err(Trouble::Refused(_)) => drop(tokio::spawn(farewell(session))),
+            Err(Trouble::Broken(_)) => {}
         }
-        Ok(builder.build())
+        sent
+    }
+
+    fn tls(&self, host: &str) -> Result<TlsParameters, lettre::transport::smtp::Error> {
+        let name = host.trim_start_matches('[').trim_end_matches([']', '.']);
+        let roots = self.roots.iter().cloned();
+        roots
+            .fold(TlsParameters::builder(name.to_owned()), |builder, root| builder.add_root_certificate(root))
+            .build_rustls()
+    }
+
+    /// A session that waited and still answers.
+    async fn kept(&self, key: &Key) -> Option<Session> {
+        loop {
+            let (mut session, since) = {
+                let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+                idle.sessions.get_mut(key)?.pop()?
+            };
+            if since.elapsed() < IDLE && session.answers().await {
+                return Some(session);
+            }
+        }
+    }
+
+    fn keep(&self, key: Key, session: Session) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.sessions.len() >= SERVERS && !idle.sessions.contains_key(&key) {
+            return;
+        }
+        let waiting = idle.sessions.entry(key).or_default();
+        if waiting.len() < SESSIONS {
+            waiting.push((session, Instant::now()));
+        }
+        if !std::mem::replace(&mut idle.swept, true) {
+            tokio::spawn(sweep(Arc::downgrade(&self.idle)));
+        }
     }
 }
 
-fn code(code: u16) -> i32 {
-    code.into()
+/// Says goodbye to what waited too long, until nothing waits.
+async fn sweep(idle: Weak<Mutex<Idle>>) {
+    loop {
+        tokio::time::sleep(IDLE).await;
+        let Some(idle) = idle.upgrade() else { return };
+        let (old, empty) = {
+            let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut old = Vec::new();
+            idle.sessions.retain(|_, waiting| {
+                old.extend(waiting.extract_if(.., |(_, since)| since.elapsed() >= IDLE));
+                !waiting.is_empty()
+            });
+            idle.swept = !idle.sessions.is_empty();
+            (old, idle.sessions.is_empty())
+        };
+        for (session, _) in old {
+            farewell(session).await;
+        }
+        if empty {
+            return;
+        }
+    }
 }
 
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
+/// Who does not answer in time is left without a word.
+async fn farewell(session: Session) {
+    let _ = tokio::time::timeout(FAREWELL, session.quit()).await;
 }
+
+/// The name this machine goes by, or an address where it has none that others could look up (RFC
+/// 5321 section 4.1.4).
+fn hello() -> ClientId {
+    hostname::get()
+        .ok()
+        .and_then(|name| name.into_string().ok())
+        .filter(|name| {
+            name.contains('.') && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b))
+        })
+        .map_or(ClientId::Ipv4(std::net::Ipv4Addr::LOCALHOST), ClientId::Domain)
+}
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 use rcgen::{CertificateParams, Issuer, KeyPair};
 use reqwest::header::HeaderMap;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -11,7 +12,7 @@ use tokio::net::TcpListener;
 
 use super::*;
 
-fn options() -> GuardOptions {
+pub(super) fn options() -> GuardOptions {
     GuardOptions {
         allow_http: false,
         allow_ports: Vec::new(),
@@ -47,11 +48,12 @@ fn connect_to_reads_as_curls() {
 #[tokio::test]
 async fn ports_schemes_and_addresses_are_judged() {
     let guard = Guard::new(GuardOptions {
-        allow_ports: vec![8443],
+        allow_ports: vec![8443, 2525, 1025],
         egress_allow: vec!["10.1.0.0/16".parse().unwrap()],
         connect_to: vec![
             "pinned.example:443:10.1.2.3:8443".parse().unwrap(),
             "inside.example::127.0.0.1:".parse().unwrap(),
+            "9.9.9.9:443:10.1.2.3:443".parse().unwrap(),
         ],
         ..options()
     })
@@ -69,10 +71,16 @@ async fn ports_schemes_and_addresses_are_judged() {
         ("169.254.169.254", 443, Purpose::Https, Err(EgressError::Policy)),
         ("10.1.9.9", 443, Purpose::Https, Ok("10.1.9.9:443")),
         ("PINNED.example", 443, Purpose::Https, Ok("10.1.2.3:8443")),
+        ("pinned.example.", 443, Purpose::Https, Ok("10.1.2.3:8443")),
         // connect-to opens no address by itself.
         ("inside.example", 443, Purpose::Https, Err(EgressError::Policy)),
+        // It pins names: an address is dialled as it is written, and judged as that.
+        ("9.9.9.9", 443, Purpose::Https, Ok("9.9.9.9:443")),
+        // allow-port opens no mail server to requests.
+        ("8.8.8.8", 2525, Purpose::Https, Err(EgressError::Port(2525))),
+        ("8.8.8.8", 1025, Purpose::Smtp, Ok("8.8.8.8:1025")),
     ] {
-        let found = guard.target(host, port, purpose).await.map(|address| address.to_string());
+        let found = guard.target(host, port, purpose).await.map(|addresses| addresses[0].to_string());
         assert_eq!(found, expected.map(str::to_owned), "{host}:{port} {purpose:?}");
     }
 }
@@ -85,14 +93,14 @@ fn a_refusal_names_no_address() {
     assert_eq!(EgressError::Policy.to_string(), "egress refused: target refused by policy");
 }
 
-/// A TLS server for `receiver.test` that answers one request a connection with `response`.
-async fn server(response: Vec<u8>) -> (u16, tempfile::NamedTempFile) {
+/// TLS for a server of that name, and the file of the authority that says so.
+pub(super) fn authority(name: &str) -> (tokio_rustls::TlsAcceptor, tempfile::NamedTempFile) {
     let ca_key = KeyPair::generate().unwrap();
     let mut ca = CertificateParams::new(Vec::new()).unwrap();
     ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let ca_pem = ca.self_signed(&ca_key).unwrap().pem();
     let key = KeyPair::generate().unwrap();
-    let leaf = CertificateParams::new(vec!["receiver.test".into()])
+    let leaf = CertificateParams::new(vec![name.to_owned()])
         .unwrap()
         .signed_by(&key, &Issuer::new(ca, ca_key))
         .unwrap();
@@ -107,7 +115,12 @@ async fn server(response: Vec<u8>) -> (u16, tempfile::NamedTempFile) {
             PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
         )
         .unwrap();
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
+    (tokio_rustls::TlsAcceptor::from(Arc::new(tls)), file)
+}
+
+/// A TLS server for `receiver.test` that answers one request a connection with `response`.
+async fn server(response: Vec<u8>) -> (u16, tempfile::NamedTempFile) {
+    let (acceptor, file) = authority("receiver.test");
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
@@ -185,4 +198,32 @@ async fn no_answer_is_waited_for_longer_than_the_timeout() {
     let options =
         GuardOptions { http_timeout: Duration::from_millis(200), ..to(port, "receiver.test", None) };
     assert_eq!(post("https://receiver.test/x", options).await.unwrap_err(), "no answer within 200.0ms");
+}
+
+#[tokio::test]
+async fn a_port_in_the_url_is_pinned_as_well() {
+    let (port, ca) = server(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok".to_vec()).await;
+    let options = GuardOptions {
+        allow_ports: vec![8443],
+        connect_to: vec![format!("receiver.test:8443:127.0.0.1:{port}").parse().unwrap()],
+        ..to(port, "receiver.test", Some(&ca))
+    };
+    assert_eq!(post("https://receiver.test:8443/x", options).await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn what_is_judged_is_what_is_dialled() {
+    let forbidden = TcpListener::bind(("127.0.0.2", 0)).await.unwrap();
+    let port = forbidden.local_addr().unwrap().port();
+    let options = GuardOptions {
+        allow_http: true,
+        allow_ports: vec![port],
+        egress_allow: vec!["127.0.0.1/32".parse().unwrap()],
+        connect_to: vec!["::127.0.0.1:9".parse().unwrap()],
+        http_timeout: Duration::from_millis(500),
+        ..options()
+    };
+    let error = post(&format!("http://127.0.0.2:{port}/"), options).await.unwrap_err();
+    assert_eq!(error, "egress refused: target refused by policy");
+    assert!(forbidden.accept().now_or_never().is_none(), "dialled");
 }
