@@ -23,8 +23,11 @@ GRANT EXECUTE ON FUNCTION
     klaxon.subscribe(text[], text[], text, jsonb, text, time, text, interval, boolean, text),
     klaxon.mute(bigint, timestamptz), klaxon.unmute(bigint), klaxon.mark_read(bigint[]), klaxon.unread_count(),
     klaxon.digest_due(time, text, timestamptz), klaxon.check_public_key(text), klaxon.explain_event(text, jsonb, text),
-    klaxon.retry_dead(text, timestamptz, uuid), klaxon.replay(text, timestamptz, timestamptz, text[], boolean)
+    klaxon.retry_dead(text, timestamptz, uuid), klaxon.replay(text, timestamptz, timestamptz, text[], boolean),
+    klaxon.copy_channel(text, text)
     TO klaxon_user, klaxon_app, klaxon_admin;
+GRANT EXECUTE ON FUNCTION klaxon.status() TO klaxon_user, klaxon_app, klaxon_admin, klaxon_worker;
+GRANT EXECUTE ON FUNCTION klaxon.prune(interval, interval, interval) TO klaxon_admin;
 
 -- Emitters.
 GRANT INSERT (id, type, project, payload, dedup_key, occurred_at), SELECT (id) ON klaxon.event TO klaxon_emitter, klaxon_admin;
@@ -32,7 +35,8 @@ GRANT INSERT (id, type, project, payload, dedup_key, occurred_at), SELECT (id) O
 -- Users, and applications acting for them.
 GRANT SELECT ON klaxon.project, klaxon.member, klaxon.event_type, klaxon.channel, klaxon.channel_state, klaxon.subscription,
     klaxon.subscription_channel, klaxon.default_subscription, klaxon.event, klaxon.inbox, klaxon.agent, klaxon.outbox,
-    klaxon.digest_item, klaxon.dead_letter, klaxon.delivery
+    klaxon.digest_item, klaxon.dead_letter, klaxon.delivery,
+    klaxon.recent_deliveries, klaxon.channel_health, klaxon.pending
     TO klaxon_user, klaxon_app, klaxon_admin;
 GRANT INSERT (name, kind, project, owner, config, enabled), UPDATE (name, kind, project, owner, config, enabled, disabled_reason), DELETE
     ON klaxon.channel TO klaxon_user, klaxon_app, klaxon_admin;

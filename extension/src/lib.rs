@@ -73,11 +73,14 @@ extension_sql_file!(
 );
 extension_sql_file!("../../sql/emit.sql", name = "emit", requires = ["trigger", channel::check_public_key]);
 extension_sql_file!("../../sql/membership.sql", name = "membership", requires = ["emit"]);
+extension_sql_file!("../../sql/scope.sql", name = "scope", requires = ["membership"]);
+extension_sql_file!("../../sql/status.sql", name = "status", requires = ["scope", identity::version]);
+extension_sql_file!("../../sql/retention.sql", name = "retention", requires = ["status"]);
 extension_sql_file!(
     "../../sql/policy.sql",
     name = "policy",
     requires =
-        ["membership", identity::version, explain::explain_event, redeliver::retry_dead, redeliver::replay]
+        ["retention", identity::version, explain::explain_event, redeliver::retry_dead, redeliver::replay]
 );
 extension_sql_file!("../../sql/dump.sql", name = "dump", requires = ["policy"], finalize);
 
