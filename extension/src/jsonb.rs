@@ -147,6 +147,10 @@ fn boolean(value: &pg_sys::JsonbValue) -> Option<bool> {
 }
 
 impl Payload for JsonbPayload {
+    fn present(&self, field: &str) -> bool {
+        self.field(field).is_some_and(|value| value.type_ != pg_sys::jbvType::jbvNull)
+    }
+
     fn text(&self, field: &str) -> Option<String> {
         let value = self.field(field)?;
         string(&value).or_else(|| number(&value)).or_else(|| boolean(&value).map(|b| b.to_string()))
