@@ -239,4 +239,6 @@ fn sensitive(value: &SecretString) -> Result<reqwest::header::HeaderValue, Strin
 }
 
 #[cfg(test)]
+mod golden_tests;
+#[cfg(test)]
 mod tests;

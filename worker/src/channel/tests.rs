@@ -12,7 +12,7 @@ use crate::egress::{Refusal, Step};
 const EVENT: &str = "019a0000-0000-7000-8000-000000000001";
 const DELIVERY: &str = "019a0000-0000-7000-8000-000000000002";
 
-fn channel(kind: Kind, config: Value) -> Channel {
+pub(super) fn channel(kind: Kind, config: Value) -> Channel {
     let checked = check(kind, &config, &Rules::default()).unwrap();
     let secrets: BTreeMap<String, SecretString> = checked
         .secrets
@@ -27,7 +27,7 @@ fn channel(kind: Kind, config: Value) -> Channel {
     Channel { id: 7, name: "ops".into(), settings }
 }
 
-fn delivery(event_type: &str, payload: &str) -> Delivery {
+pub(super) fn delivery(event_type: &str, payload: &str) -> Delivery {
     Delivery {
         id: DELIVERY.parse().unwrap(),
         event_id: EVENT.parse().unwrap(),

@@ -1,0 +1,140 @@
+//! What each kind makes of every built-in event type, as it goes out: one golden file a kind, so that
+//! a change of words or looks is seen as one.
+
+use std::fmt::Write as _;
+
+use klaxon_model::channel::Kind;
+use serde_json::{Value, json};
+
+use super::tests::{channel, delivery};
+use super::*;
+
+/// A payload such as an application sends.
+fn payload(event_type: &str) -> Value {
+    let run = json!({
+        "run_id": "4711", "branch": "main", "is_default_branch": true, "status": "failed",
+        "total_tests": 412, "failed_tests": 3, "passed_tests": 405, "flaky_tests": 4,
+        "top_failures": [
+            "\u{1b}[31mtests/test_invoice.py::test_rounding\u{1b}[0m: assert 0.1 + 0.2 == 0.3",
+            {"name": "test_refund", "message": "timeout after 30 s"},
+            "test_<b>markup</b> & \"quotes\" *stars* `ticks`",
+            "the fourth is not shown"
+        ],
+        "url": "https://ci.example.com/billing/runs/4711?tab=log&x=1",
+    });
+    let task = json!({
+        "task_id": "9f1c", "task_name": "billing.tasks.charge", "queue": "payments", "engine": "celery",
+        "state": "failure", "exception": "CardDeclined: do not honour", "duration_ms": 5210, "budget_ms": 2000,
+        "priority": "high",
+    });
+    match event_type {
+        "run.finished" => json!({
+            "run_id": "4712", "branch": "main", "status": "passed", "total_tests": 412, "failed_tests": 0
+        }),
+        "run.failed" | "run.failed.default_branch" => run,
+        "flakiness.spike" => json!({"run_id": "4711", "branch": "main", "flakiness_rate": 0.125}),
+        "perf.regression" => json!({
+            "run_id": "4711", "branch": "main", "regression_pct": 37.5, "duration_ms": 5500,
+            "baseline_duration_ms": 4000
+        }),
+        "cluster.new" => json!({
+            "cluster_id": "c-17", "signature": "KeyError: 'total'", "sample_error": "KeyError", "affected_cases": 9
+        }),
+        "agent.offline" | "agent.online" => json!({"agent_id": "a-3", "agent_name": "builder-3"}),
+        "channel.disabled" => json!({"channel": "ops", "reason": "HTTP 410"}),
+        "test.dispatch" => json!({"channel": "ops"}),
+        _ => task,
+    }
+}
+
+/// The built-in types as the extension has them: `('name', 'description', 'severity', resolves, …`.
+fn built_in() -> Vec<Delivery> {
+    let rows = include_str!("../../../sql/event_type.sql").lines().map(str::trim);
+    let of = |row: &str| {
+        let row = row.replace("''", "’");
+        let texts: Vec<&str> = row.split('\'').collect();
+        let [_, name, _, _, _, severity, _, rest @ ..] = &texts[..] else { panic!("{row}") };
+        Delivery {
+            severity: Some(severity.parse().unwrap()),
+            resolves: (rest.len() > 1).then(|| rest[0].to_owned()),
+            held_back: if *name == "task.failed" { 41 } else { 0 },
+            ..delivery(name, &payload(name).to_string())
+        }
+    };
+    rows.filter(|row| row.starts_with("('")).map(of).collect()
+}
+
+/// All that goes out, with the time of sending and what is random held still.
+fn rendered(channel: &Channel) -> String {
+    let options = CourierOptions::default();
+    let mut all = String::new();
+    let deliveries = built_in();
+    assert_eq!(deliveries.len(), 14);
+    for delivery in deliveries {
+        let message = Message { now: 1_767_225_601, ..Message::new(channel, &delivery, &options) };
+        writeln!(all, "=== {}", delivery.event_type).unwrap();
+        match form(&channel.settings.as_ref().unwrap().target).render(&message).unwrap() {
+            Request::Http(post) => {
+                let body: Value = serde_json::from_slice(&post.body).unwrap();
+                writeln!(all, "POST {}", post.url).unwrap();
+                let mut headers: Vec<String> = post
+                    .headers
+                    .iter()
+                    .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+                    .collect();
+                headers.sort();
+                writeln!(all, "{}\n{}", headers.join("\n"), serde_json::to_string_pretty(&body).unwrap())
+                    .unwrap();
+            }
+            Request::Mail { server, mail } => {
+                writeln!(all, "{}:{} tls={}", server.host, server.port, server.tls).unwrap();
+                let text = String::from_utf8(mail.formatted()).unwrap().replace("\r\n", "\n");
+                let (_, boundary) = text.split_once("boundary=\"").unwrap();
+                let boundary = boundary.split('"').next().unwrap().to_owned();
+                for line in text.replace(&boundary, "BOUNDARY").lines() {
+                    let line = if line.starts_with("Date: ") { "Date: NOW" } else { line };
+                    writeln!(all, "{}", line.trim_end()).unwrap();
+                }
+            }
+        }
+    }
+    all
+}
+
+fn golden(kind: Kind, config: Value) {
+    insta::assert_snapshot!(kind.as_str(), rendered(&channel(kind, config)));
+}
+
+#[test]
+fn webhook() {
+    golden(
+        Kind::Webhook,
+        json!({"url": "https://hooks.example.com/x", "hmac_secret": "whsec_c2VjcmV0", "headers": {"X-Team": "ops"}}),
+    );
+}
+
+#[test]
+fn email() {
+    let server = json!({"smtp_host": "smtp.example.com", "from_addr": "klaxon@example.com", "to_addrs": ["ann@example.com"]});
+    golden(Kind::Email, server);
+}
+
+#[test]
+fn slack() {
+    golden(Kind::Slack, json!({"webhook_url": "https://hooks.slack.com/services/T/B/x"}));
+}
+
+#[test]
+fn telegram() {
+    golden(Kind::Telegram, json!({"bot_token": "12:Ab", "chat_id": "-100"}));
+}
+
+#[test]
+fn pagerduty() {
+    golden(Kind::Pagerduty, json!({"integration_key": "0123456789abcdef0123456789abcdef"}));
+}
+
+#[test]
+fn discord() {
+    golden(Kind::Discord, json!({"webhook_url": "https://discord.com/api/webhooks/1/x"}));
+}
