@@ -72,6 +72,20 @@ async fn a_webhook_arrives_signed() {
 }
 
 #[tokio::test]
+async fn a_project_that_nobody_registered_is_still_named() {
+    let scene = Scene::set(Database::new()).await;
+    scene.webhook("stray", Hook::default(), json!({}), &["run.*"]).await;
+    let _worker = scene.worker(&[]).await;
+    scene
+        .client
+        .batch_execute("SELECT klaxon.notify_event('run.failed', project => 'unheard-of')")
+        .await
+        .unwrap();
+    let request = scene.receiver.wait_at("/stray", 1).await.remove(0);
+    assert_eq!(request.json()["project"], "unheard-of");
+}
+
+#[tokio::test]
 async fn an_email_arrives_over_starttls_with_a_login() {
     let mut scene = Scene::set(Database::new()).await;
     let mut mail = scene.mail().await;

@@ -72,6 +72,10 @@ pub async fn fly(
 
 fn delivery(row: &mut Pending, project: Option<Arc<Project>>, meaning: Meaning) -> Option<Delivery> {
     let event = row.event.take()?;
+    // A project need not be registered: messages call it what the event did.
+    let project = project.or_else(|| {
+        row.project.as_ref().map(|slug| Arc::new(Project { slug: slug.clone(), name: None, url: None }))
+    });
     Some(Delivery {
         id: row.id,
         event_id: row.event_id?,
