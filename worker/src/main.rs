@@ -19,6 +19,7 @@ mod egress;
 mod installation;
 mod keys;
 mod logging;
+mod metrics;
 mod ownership;
 mod run;
 mod schedule;

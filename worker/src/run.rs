@@ -25,6 +25,7 @@ use crate::backoff;
 use crate::channel::Courier;
 use crate::database::{Session, Target, describe};
 use crate::deployment;
+use crate::metrics::Served;
 use crate::statement::{self, Statements};
 
 /// How much longer than one attempt may take a worker that was told to stop waits for what is on its
@@ -44,6 +45,8 @@ pub struct Shared {
     pub attempt_timeout: Duration,
     /// How often to look for work where no notification comes.
     pub poll_interval: Duration,
+    /// How many of the databases are being served.
+    pub served: Arc<Served>,
     /// The deployment this worker delivers for; no other's.
     pub deployment_id: Option<String>,
     /// What opens the channels' secrets, newest first.
@@ -122,7 +125,10 @@ async fn serve(
             Ok((database, notifications)) => {
                 tracing::info!(database = target.name(), worker = %engine.worker(), "serving");
                 let began = Instant::now();
-                match engine.serve(Arc::new(database), notifications, &mut shutdown).await {
+                shared.served.begin();
+                let ended = engine.serve(Arc::new(database), notifications, &mut shutdown).await;
+                shared.served.end();
+                match ended {
                     Ok(()) => break,
                     Err(lost) => {
                         if began.elapsed() > DEADLINE {

@@ -12,6 +12,7 @@ use crate::config::Settings;
 use crate::database::Target;
 use crate::egress::{Guard, GuardOptions, Login, Server};
 use crate::keys::Keys;
+use crate::metrics;
 use crate::run::{self, Shared};
 
 /// Serves until SIGTERM or SIGINT.
@@ -22,6 +23,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
     let keys = Keys::load(&settings)?;
     let targets = Target::all(&settings.database_url)?;
     let mut audit = keys.audit.into_iter();
+    let served = Arc::default();
+    metrics::serve(settings.metrics_addr, Arc::clone(&served), targets.len()).await?;
     let shared = Shared {
         courier: Arc::new(Courier::new(Guard::new(guard(&settings)?)?, courier(&settings))?),
         permits: Arc::new(Semaphore::new(settings.concurrency)),
@@ -30,6 +33,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
         poll_interval: settings.poll_interval,
         secret_keys: keys.secret,
         audit_key: audit.next().context("no audit key")?,
+        served,
         deployment_id: settings.deployment_id.clone(),
         host: hostname::get().map_or_else(|_| "unknown".into(), |name| name.to_string_lossy().into_owned()),
         settings: settings.masked().to_string(),

@@ -12,6 +12,7 @@ use crate::channel::{Answer, Courier, Delivery, Project, Verdict};
 use crate::circuit::Health;
 use crate::clock::DbTime;
 use crate::directory::{Meaning, Route};
+use crate::metrics;
 use crate::schedule::{Pending, Ticket};
 use crate::settle::{Attempt, End, Outcome};
 
@@ -126,6 +127,12 @@ impl Landing {
                 End::Dead("refused")
             }
         };
+        let outcome = match end {
+            End::Sent => "sent",
+            End::Retry(_) => "failed",
+            End::Dead(_) => "dead",
+        };
+        metrics::attempt(self.route.name.kind, outcome, self.took);
         if end != End::Sent {
             tracing::warn!(
                 channel = %self.route.channel.name,
