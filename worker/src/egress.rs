@@ -118,7 +118,7 @@ impl fmt::Display for EgressError {
             Self::Policy => f.write_str("egress refused: target refused by policy"),
             Self::Port(port) => write!(f, "egress refused: port {port} is not allowed"),
             Self::Clear => f.write_str("egress refused: http is not allowed"),
-            Self::Unresolved => f.write_str("the host name does not resolve"),
+            Self::Unresolved => f.write_str("could not resolve host"),
         }
     }
 }

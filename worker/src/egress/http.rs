@@ -204,3 +204,6 @@ fn describe(error: reqwest::Error) -> HttpError {
     let what = if error.is_connect() { "cannot connect: " } else { "" };
     HttpError::Exchange(format!("{what}{cause}"))
 }
+
+#[cfg(test)]
+mod wire_tests;

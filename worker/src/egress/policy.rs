@@ -13,13 +13,17 @@ pub fn allows(address: IpAddr, opened: &[IpNet]) -> bool {
     if open(address) {
         return true;
     }
+    let v4_may = |v4: Ipv4Addr| open(v4.into()) || v4_is_global(v4);
     match address {
         IpAddr::V4(v4) => v4_is_global(v4),
-        IpAddr::V6(v6) => match embedded(v6) {
-            Embedded::None => v6_is_global(v6),
-            Embedded::Only(all) => all.iter().all(|v4| open((*v4).into()) || v4_is_global(*v4)),
-            Embedded::Beside(v4) => v6_is_global(v6) && (open(v4.into()) || v4_is_global(v4)),
-        },
+        // An ISATAP interface can be had within any prefix, those below included.
+        IpAddr::V6(v6) => {
+            isatap(v6).is_none_or(v4_may)
+                && match embedded(v6) {
+                    None => v6_is_global(v6),
+                    Some(all) => !all.is_empty() && all.into_iter().all(v4_may),
+                }
+        }
     }
 }
 
@@ -57,52 +61,57 @@ fn v6_is_global(address: Ipv6Addr) -> bool {
         )
 }
 
-/// IPv4 addresses inside an IPv6 one.
-enum Embedded {
-    None,
-    /// The address means these and nothing else.
-    Only(Vec<Ipv4Addr>),
-    /// The address is judged as itself, and by this.
-    Beside(Ipv4Addr),
+/// The IPv4 addresses that an IPv6 one means and is judged by alone; none at all is not to be dialled.
+fn embedded(address: Ipv6Addr) -> Option<Vec<Ipv4Addr>> {
+    let s = address.segments();
+    Some(match s {
+        // Mapped ::ffff:a.b.c.d, and its translated form ::ffff:0:a.b.c.d (RFC 2765).
+        [0, 0, 0, 0, 0, 0xffff, h, l] | [0, 0, 0, 0, 0xffff, 0, h, l] => vec![v4(h, l)],
+        // Compatible ::a.b.c.d; :: and ::1 are IPv6's own, and their 0.0.0.x is refused as well.
+        [0, 0, 0, 0, 0, 0, h, l] => vec![v4(h, l)],
+        // NAT64 64:ff9b::/96 (RFC 6052).
+        [0x64, 0xff9b, 0, 0, 0, 0, h, l] => vec![v4(h, l)],
+        [0x64, 0xff9b, 1, ..] => local_nat64(address),
+        // 6to4 2002:a.b.c.d::/48 (RFC 3056).
+        [0x2002, h, l, ..] => vec![v4(h, l)],
+        // Teredo 2001:0:server::client, the client's bits inverted (RFC 4380).
+        [0x2001, 0, sh, sl, _, _, ch, cl] => vec![v4(sh, sl), v4(!ch, !cl)],
+        _ => return None,
+    })
 }
 
-fn embedded(address: Ipv6Addr) -> Embedded {
-    let s = address.segments();
-    let v4 = |high: u16, low: u16| Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
-    match s {
-        // Mapped ::ffff:a.b.c.d, and its translated form ::ffff:0:a.b.c.d (RFC 2765).
-        [0, 0, 0, 0, 0, 0xffff, h, l] | [0, 0, 0, 0, 0xffff, 0, h, l] => Embedded::Only(vec![v4(h, l)]),
-        // Compatible ::a.b.c.d; :: and ::1 are IPv6's own, and their 0.0.0.x is refused as well.
-        [0, 0, 0, 0, 0, 0, h, l] => Embedded::Only(vec![v4(h, l)]),
-        // NAT64 64:ff9b::/96 (RFC 6052).
-        [0x64, 0xff9b, 0, 0, 0, 0, h, l] => Embedded::Only(vec![v4(h, l)]),
-        // Local NAT64 64:ff9b:1::/48 (RFC 8215): the /48 layout of RFC 6052, or a /96 inside it.
-        [0x64, 0xff9b, 1, a, b, c, h, l] => {
-            let by_48 = Ipv4Addr::from((u32::from(a) << 16) | (u32::from(b & 0xff) << 8) | u32::from(c >> 8));
-            if h == 0 && l == 0 || (a, b, c) != (0, 0, 0) {
-                Embedded::Only(
-                    vec![by_48, v4(h, l)]
-                        .into_iter()
-                        .filter(|v4| !v4.is_unspecified())
-                        .chain((s[3..] == [0; 5]).then_some(Ipv4Addr::UNSPECIFIED))
-                        .collect(),
-                )
-            } else {
-                Embedded::Only(vec![v4(h, l)])
-            }
-        }
-        // 6to4 2002:a.b.c.d::/48 (RFC 3056).
-        [0x2002, h, l, ..] => Embedded::Only(vec![v4(h, l)]),
-        // Teredo 2001:0:server::client, the client's bits inverted (RFC 4380).
-        [0x2001, 0, sh, sl, _, _, ch, cl] => Embedded::Only(vec![v4(sh, sl), v4(!ch, !cl)]),
-        // ISATAP …:0:5efe:a.b.c.d and …:200:5efe:a.b.c.d (RFC 5214).
-        [.., 0 | 0x200, 0x5efe, h, l] => Embedded::Beside(v4(h, l)),
-        _ => Embedded::None,
+/// What an address of the local NAT64 prefix 64:ff9b:1::/48 (RFC 8215) may mean. Which prefix within
+/// it a network translates, only that network knows, so each layout of RFC 6052 section 2.2 that fits
+/// is read: /48, /56, /64 and /96, the first three around the octet that is to be zero.
+///
+/// Where the prefix or the suffix is zeros, the other layouts read 0.x.x.x there, which no translator
+/// forwards: such readings say nothing, and an address with no other is not to be dialled.
+fn local_nat64(address: Ipv6Addr) -> Vec<Ipv4Addr> {
+    let o = address.octets();
+    [[6, 7, 9, 10], [7, 9, 10, 11], [9, 10, 11, 12], [12, 13, 14, 15]]
+        .into_iter()
+        .map(|layout| Ipv4Addr::from(layout.map(|at: usize| o[at])))
+        .filter(|v4| v4.octets()[0] != 0)
+        .collect()
+}
+
+/// The IPv4 address of an ISATAP interface, …:0:5efe:a.b.c.d with any of the two bits that say
+/// whether it is universal and whether a group's (RFC 5214 section 6.1).
+fn isatap(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    match address.segments() {
+        [.., bits, 0x5efe, h, l] if bits & !0x0300 == 0 => Some(v4(h, l)),
+        _ => None,
     }
+}
+
+fn v4(high: u16, low: u16) -> Ipv4Addr {
+    Ipv4Addr::from((u32::from(high) << 16) | u32::from(low))
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     /// Addresses that may be dialled.
@@ -155,6 +164,8 @@ mod tests {
         "::8.8.8.8",
         "64:ff9b::8.8.8.8",
         "64:ff9b:1::8.8.8.8",
+        "64:ff9b:1:808:8:800::",
+        "64:ff9b:1:5db8:d8:2200::",
         "2002:808:808::1",
         "2001:0:808:808:0:0:f7f7:f7f7",
         "2600::5efe:8.8.8.8",
@@ -256,6 +267,10 @@ mod tests {
         "64:ff9b:1:7f00:0:100::",
         "64:ff9b:1:a00:0:100::",
         "64:ff9b:1::",
+        "64:ff9b:1:0:ff00:ff::",
+        "64:ff9b:1:808:7f:0:100:0",
+        "2002:808:808::5efe:10.0.0.1",
+        "2600::300:5efe:10.0.0.1",
         "64:ff9b:2::8.8.8.8",
         "2002:7f00:1::1",
         "2002:a00:1::1",
@@ -294,6 +309,40 @@ mod tests {
             ("fd00:2::7", false),
         ] {
             assert_eq!(allows(text.parse().unwrap(), &opened), verdict, "{text}");
+        }
+    }
+
+    proptest! {
+        /// Nothing that is refused as IPv4 is reached by writing it as IPv6.
+        #[test]
+        fn no_form_of_ipv6_hides_an_ipv4_address(bits: u32, net: u16, port: u16) {
+            // An operator's own NAT64 reads 0.x.x.x out of zeros.
+            prop_assume!(bits >> 24 != 0);
+            let judged = v4_is_global(bits.into());
+            let (h, l) = ((bits >> 16) as u16, bits as u16);
+            let [a, b, c, d] = bits.to_be_bytes().map(u16::from);
+            for [s4, s5, s6, s7] in [[0, 0xffff, h, l], [0xffff, 0, h, l], [0, 0, h, l]] {
+                prop_assert_eq!(allows(Ipv6Addr::new(0, 0, 0, 0, s4, s5, s6, s7).into(), &[]), judged);
+            }
+            prop_assert_eq!(allows(Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, h, l).into(), &[]), judged);
+            prop_assert_eq!(allows(Ipv6Addr::new(0x2002, h, l, net, 0, 0, 0, 1).into(), &[]), judged);
+            prop_assert_eq!(
+                allows(Ipv6Addr::new(0x2001, 0, 0x808, 0x808, 0, port, !h, !l).into(), &[]), judged
+            );
+            for others in [
+                [1, h, c, d << 8, net, port],
+                [1, net & 0xff00 | a, b, (c << 8) | d, net, port],
+                [1, net, a, (b << 8) | c, d << 8, port],
+                [1, net, 0, 0, h, l],
+            ] {
+                let [s2, s3, s4, s5, s6, s7] = others;
+                let local = Ipv6Addr::new(0x64, 0xff9b, s2, s3, s4, s5, s6, s7);
+                prop_assert!(judged || !allows(local.into(), &[]), "{local}");
+            }
+            for prefix in [0x2600, 0x2002, 0xfe80] {
+                let interface = Ipv6Addr::new(prefix, 0x808, 0x808, net, port & 0x0300, 0x5efe, h, l);
+                prop_assert!(judged || !allows(interface.into(), &[]), "{interface}");
+            }
         }
     }
 
