@@ -1085,6 +1085,63 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, klaxon, pg_temp AS $$
     SELECT count(*) FROM klaxon.inbox WHERE principal = klaxon.principal() AND read_at IS NULL
 $$;
 COMMENT ON FUNCTION klaxon.unread_count() IS 'How many messages of one''s inbox are unread';
+
+CREATE FUNCTION klaxon.heartbeat(
+    agent_id text, project text DEFAULT NULL, name text DEFAULT NULL, timeout interval DEFAULT '60 s'
+) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, klaxon, pg_temp AS $$
+DECLARE
+    was_online boolean;
+    known_name text;
+BEGIN
+    -- Rights of the owner: an emitter may say that an agent lives, and write nothing else about it.
+    IF heartbeat.agent_id IS NULL THEN
+        RAISE EXCEPTION 'agent_id is null' USING ERRCODE = '22004', HINT = 'Name the agent that is alive.';
+    END IF;
+    SELECT a.online INTO was_online FROM klaxon.agent AS a
+    WHERE a.agent_id = heartbeat.agent_id AND a.project IS NOT DISTINCT FROM heartbeat.project
+    FOR UPDATE;
+    INSERT INTO klaxon.agent AS a (project, agent_id, name, timeout, last_seen_at)
+    VALUES (heartbeat.project, heartbeat.agent_id, heartbeat.name, coalesce(heartbeat.timeout, '60 s'), clock_timestamp())
+    ON CONFLICT ON CONSTRAINT agent_key DO UPDATE
+    SET name = coalesce(EXCLUDED.name, a.name), timeout = EXCLUDED.timeout, last_seen_at = EXCLUDED.last_seen_at, online = true
+    RETURNING a.name INTO known_name;
+    IF NOT was_online THEN
+        INSERT INTO klaxon.event (type, project, payload)
+        VALUES ('agent.online', heartbeat.project,
+                jsonb_strip_nulls(jsonb_build_object('agent_id', heartbeat.agent_id, 'agent_name', known_name)));
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION klaxon.heartbeat(text, text, text, interval) IS
+    'An agent is alive; silence for longer than its timeout becomes agent.offline, its return agent.online';
+
+-- Called by the worker with every heartbeat of its own. An agent that is being written just then is
+-- not silent: its row is skipped rather than waited for.
+CREATE FUNCTION klaxon.expire_agents() RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, klaxon, pg_temp AS $$
+DECLARE
+    expired bigint;
+BEGIN
+    -- Rights of the owner: the worker may not write agents.
+    WITH silent AS (
+        SELECT a.ctid AS place FROM klaxon.agent AS a
+        WHERE a.online AND a.last_seen_at + a.timeout < clock_timestamp()
+        FOR UPDATE SKIP LOCKED
+    ), gone AS (
+        UPDATE klaxon.agent AS a SET online = false FROM silent WHERE a.ctid = silent.place
+        RETURNING a.project, a.agent_id, a.name, a.last_seen_at
+    )
+    INSERT INTO klaxon.event (type, project, payload, dedup_key)
+    SELECT 'agent.offline', project,
+           jsonb_strip_nulls(jsonb_build_object('agent_id', agent_id, 'agent_name', name, 'last_seen_at', last_seen_at)),
+           left(agent_id, 300) || ' ' || extract(epoch FROM last_seen_at)
+    FROM gone;
+    GET DIAGNOSTICS expired = ROW_COUNT;
+    RETURN expired;
+END
+$$;
+COMMENT ON FUNCTION klaxon.expire_agents() IS 'Emits agent.offline for agents silent for longer than their timeout; returns how many';
 /* </end connected objects> */
 
 /* <begin connected objects> */
@@ -1505,6 +1562,8 @@ GRANT EXECUTE ON FUNCTION klaxon.version(), klaxon.principal(), klaxon.uuid_v7()
     TO klaxon_emitter, klaxon_user, klaxon_app, klaxon_admin, klaxon_worker;
 GRANT EXECUTE ON FUNCTION klaxon.notify_event(text, jsonb, text, text, timestamptz), klaxon.known_event(text, text, text)
     TO klaxon_emitter, klaxon_admin;
+GRANT EXECUTE ON FUNCTION klaxon.heartbeat(text, text, text, interval) TO klaxon_emitter, klaxon_admin;
+GRANT EXECUTE ON FUNCTION klaxon.expire_agents() TO klaxon_worker;
 GRANT EXECUTE ON FUNCTION
     klaxon.is_member(text, text), klaxon.is_project_admin(text, text), klaxon.owns_subscription(bigint, text),
     klaxon.holds_no_secret(jsonb), klaxon.channel_named(text, text, text),
@@ -1555,7 +1614,6 @@ GRANT SELECT, INSERT, UPDATE ON klaxon.audit_head TO klaxon_worker;
 GRANT INSERT (id, type, project, payload, dedup_key, occurred_at) ON klaxon.event TO klaxon_worker;
 GRANT UPDATE (enabled, disabled_reason) ON klaxon.channel TO klaxon_worker;
 GRANT UPDATE (sealed) ON klaxon.channel_secret TO klaxon_worker;
-GRANT SELECT, UPDATE (online, last_seen_at) ON klaxon.agent TO klaxon_worker;
 GRANT USAGE ON SEQUENCE klaxon.digest_item_id_seq TO klaxon_worker;
 
 DO $$

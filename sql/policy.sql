@@ -17,6 +17,8 @@ GRANT EXECUTE ON FUNCTION klaxon.version(), klaxon.principal(), klaxon.uuid_v7()
     TO klaxon_emitter, klaxon_user, klaxon_app, klaxon_admin, klaxon_worker;
 GRANT EXECUTE ON FUNCTION klaxon.notify_event(text, jsonb, text, text, timestamptz), klaxon.known_event(text, text, text)
     TO klaxon_emitter, klaxon_admin;
+GRANT EXECUTE ON FUNCTION klaxon.heartbeat(text, text, text, interval) TO klaxon_emitter, klaxon_admin;
+GRANT EXECUTE ON FUNCTION klaxon.expire_agents() TO klaxon_worker;
 GRANT EXECUTE ON FUNCTION
     klaxon.is_member(text, text), klaxon.is_project_admin(text, text), klaxon.owns_subscription(bigint, text),
     klaxon.holds_no_secret(jsonb), klaxon.channel_named(text, text, text),
@@ -67,7 +69,6 @@ GRANT SELECT, INSERT, UPDATE ON klaxon.audit_head TO klaxon_worker;
 GRANT INSERT (id, type, project, payload, dedup_key, occurred_at) ON klaxon.event TO klaxon_worker;
 GRANT UPDATE (enabled, disabled_reason) ON klaxon.channel TO klaxon_worker;
 GRANT UPDATE (sealed) ON klaxon.channel_secret TO klaxon_worker;
-GRANT SELECT, UPDATE (online, last_seen_at) ON klaxon.agent TO klaxon_worker;
 GRANT USAGE ON SEQUENCE klaxon.digest_item_id_seq TO klaxon_worker;
 
 DO $$

@@ -118,7 +118,17 @@ async fn perform(database: &Database, shared: &Shared, job: Job) -> Result<Answe
     let Database { client, statements } = database;
     Ok(match job {
         Job::Beat { worker, owned, notified } => {
-            Answer::Roll(ownership::heartbeat(client, statements, worker, owned, notified).await?)
+            let roll = ownership::heartbeat(client, statements, worker, owned, notified).await?;
+            if owned.contains(0)
+                && let Err(error) = client.execute(&statements.expire, &[]).await
+            {
+                // Agents are looked at again in a second; a session that ended is everybody's affair.
+                if client.is_closed() {
+                    return Err(error.into());
+                }
+                tracing::warn!(reason = crate::statement::reason(&error), "agents were not looked at");
+            }
+            Answer::Roll(roll)
         }
         Job::Fence(worker) => Answer::Fenced(worker, ownership::fence(client, statements, worker).await?),
         Job::Lock { wanted, afresh } => {
