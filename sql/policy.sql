@@ -9,6 +9,12 @@ COMMENT ON FUNCTION klaxon.explain_event(text, jsonb, text) IS 'Who would hear o
 COMMENT ON FUNCTION klaxon.retry_dead(text, timestamptz, uuid) IS 'Puts dead letters of channels one may edit back to the outbox; returns how many';
 COMMENT ON FUNCTION klaxon.replay(text, timestamptz, timestamptz, text[], boolean) IS 'Sends past events to a channel again, or with dry_run counts them';
 
+-- These switch to the owner's rights for a part of what they do: no object of the caller's path may be
+-- met there.
+ALTER FUNCTION klaxon.explain_event(text, jsonb, text) SET search_path = pg_catalog, klaxon, pg_temp;
+ALTER FUNCTION klaxon.retry_dead(text, timestamptz, uuid) SET search_path = pg_catalog, klaxon, pg_temp;
+ALTER FUNCTION klaxon.replay(text, timestamptz, timestamptz, text[], boolean) SET search_path = pg_catalog, klaxon, pg_temp;
+
 REVOKE ALL ON ALL TABLES IN SCHEMA klaxon FROM PUBLIC;
 REVOKE ALL ON ALL SEQUENCES IN SCHEMA klaxon FROM PUBLIC;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA klaxon FROM PUBLIC;
