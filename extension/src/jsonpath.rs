@@ -1,14 +1,24 @@
-//! The filter `where`: a jsonpath predicate, parsed and evaluated by Postgres.
+//! The filter `where`: a jsonpath predicate, parsed and evaluated by Postgres, under a bound.
 
-use std::ffi::CString;
+use std::cell::Cell;
+use std::ffi::{CStr, CString};
+use std::panic::AssertUnwindSafe;
 
 use pgrx::memcxt::PgMemoryContexts;
 use pgrx::prelude::*;
+
+use crate::deadline::{Failure, within};
+
+/// What parsing or evaluating a path may take, in milliseconds: far more than an honest one needs
+/// on a loaded machine, and what one that does not end costs a backend once.
+const BOUND_MS: i32 = 1000;
 
 /// A parsed jsonpath that outlives the transaction.
 pub struct Predicate {
     path: pg_sys::Datum,
     memory: PgMemoryContexts,
+    /// It did not end once: it is not tried again before the configuration changes.
+    endless: Cell<bool>,
 }
 
 /// What evaluating a predicate gave.
@@ -16,7 +26,7 @@ pub struct Predicate {
 pub enum Truth {
     True,
     False,
-    /// The path raised an error, or is no predicate for this payload.
+    /// The path raised an error, took too long, or is no predicate for this payload.
     Unknown,
 }
 
@@ -24,37 +34,44 @@ impl Predicate {
     /// Parses a path.
     ///
     /// # Errors
-    /// What Postgres says is wrong with it.
+    /// What Postgres says is wrong with it, or that it names a variable: there are none.
     pub fn parse(path: &str) -> Result<Self, String> {
         let text = CString::new(path).map_err(|_| "it contains a NUL".to_owned())?;
         // A child of the top context: the path outlives the statement that compiled it.
         let mut memory = top_context();
-        let parsed = PgTryBuilder::new(std::panic::AssertUnwindSafe(|| Ok(parse_in(&mut memory, &text))))
-            .catch_others(|error| match error {
-                pg_sys::panic::CaughtError::PostgresError(report)
-                | pg_sys::panic::CaughtError::ErrorReport(report) => Err(report.message().to_owned()),
-                panic @ pg_sys::panic::CaughtError::RustPanic { .. } => panic.rethrow(),
-            })
-            .execute()?;
-        Ok(Self { path: parsed, memory })
+        let parsed = within(BOUND_MS, AssertUnwindSafe(|| parse_in(&mut memory, &text)));
+        let path = parsed.map_err(|failure| match failure {
+            Failure::Raised(message) => message,
+            Failure::Expired => "it takes too long".to_owned(),
+        })?;
+        if let Some(name) = variable(&printed(path)) {
+            return Err(format!("there is no variable ${name}"));
+        }
+        Ok(Self { path, memory, endless: Cell::new(false) })
     }
 
-    /// Evaluates the path on a jsonb datum, errors suppressed as by the operator `@@`.
+    /// Evaluates the path on a jsonb datum, as the operator `@@` does; what that still raises (for
+    /// instance a comparison of times that would need the session's time zone) is unknown too.
     #[allow(unsafe_code)]
     pub fn holds(&self, payload: pg_sys::Datum) -> Truth {
         debug_assert!(!self.memory.value().is_null());
-        // SAFETY: the path lies in our own memory context; with `silent` an error of evaluation is
-        // a null result, so nothing unwinds out of the middle of it.
-        let holds = unsafe {
-            pgrx::direct_function_call::<bool>(
-                pg_sys::jsonb_path_match_opr,
-                &[Some(payload), Some(self.path)],
-            )
-        };
+        if self.endless.get() {
+            return Truth::Unknown;
+        }
+        let path = self.path;
+        // SAFETY: the path lies in our own memory context. The function is pure: whatever it
+        // raises leaves only memory behind, which the caller's context frees.
+        let holds = within(BOUND_MS, move || unsafe {
+            pgrx::direct_function_call::<bool>(pg_sys::jsonb_path_match_opr, &[Some(payload), Some(path)])
+        });
         match holds {
-            Some(true) => Truth::True,
-            Some(false) => Truth::False,
-            None => Truth::Unknown,
+            Ok(Some(true)) => Truth::True,
+            Ok(Some(false)) => Truth::False,
+            Ok(None) | Err(Failure::Raised(_)) => Truth::Unknown,
+            Err(Failure::Expired) => {
+                self.endless.set(true);
+                Truth::Unknown
+            }
         }
     }
 }
@@ -76,5 +93,54 @@ fn parse_in(memory: &mut PgMemoryContexts, text: &CString) -> pg_sys::Datum {
             )
             .expect("jsonpath_in returns a path")
         })
+    }
+}
+
+/// The path as Postgres prints it: one spelling for whatever was written.
+#[allow(unsafe_code)]
+fn printed(path: pg_sys::Datum) -> String {
+    // SAFETY: the datum is a jsonpath; jsonpath_out returns a palloc'd, NUL-terminated string.
+    unsafe {
+        let text = pgrx::direct_function_call_as_datum(pg_sys::jsonpath_out, &[Some(path)])
+            .expect("jsonpath_out returns a string");
+        CStr::from_ptr(text.cast_mut_ptr()).to_string_lossy().into_owned()
+    }
+}
+
+/// The first variable of a printed path. It prints as `$"name"`, and `$` prints alone everywhere
+/// else but within strings.
+fn variable(printed: &str) -> Option<&str> {
+    let (mut in_string, mut escaped) = (false, false);
+    for (at, c) in printed.char_indices() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if in_string => escaped = true,
+            '"' => in_string = !in_string,
+            '$' if !in_string => {
+                if let Some(name) = printed[at + 1..].strip_prefix('"') {
+                    return Some(name.split('"').next().unwrap_or(name));
+                }
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod variables {
+    use super::variable;
+
+    #[test]
+    fn are_found_outside_strings_only() {
+        for (printed, expected) in [
+            (r#"($."amount" > 100)"#, None),
+            (r#"($."a" > $"limit")"#, Some("limit")),
+            (r#"($."a" == "costs $\"5\"")"#, None),
+            (r#"($."a" == "\\" && $"x" == 1)"#, Some("x")),
+            ("$", None),
+        ] {
+            assert_eq!(variable(printed), expected, "{printed}");
+        }
     }
 }

@@ -7,10 +7,12 @@
 //! | [`redeliver`] | dead letters and past events, once more |
 //! | [`matcher`] | the subscriptions of one event type and project, compiled, per backend |
 //! | [`relcache`] | the invalidation that drops them |
+//! | [`snapshot`] | the snapshot the matchers are read under |
 //! | [`transition`] | the transition table of a statement trigger |
 //! | [`jsonb`] | `jsonb`, read where it lies |
 //! | [`channel`] | masking and sealing of channels' secrets |
 //! | [`subscription`] | validation of what subscriptions say |
+//! | [`deadline`] | a timer around one call into Postgres |
 //! | [`wakeup`] | `NOTIFY` |
 //! | [`setting`] | configuration parameters |
 //!
@@ -19,6 +21,7 @@
 use pgrx::prelude::*;
 
 mod channel;
+mod deadline;
 mod emit;
 mod explain;
 mod failure;
@@ -29,6 +32,7 @@ mod matcher;
 mod redeliver;
 mod relcache;
 mod setting;
+mod snapshot;
 mod subscription;
 mod transition;
 mod wakeup;
