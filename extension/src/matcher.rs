@@ -18,6 +18,7 @@ use crate::failure;
 use crate::jsonb::JsonbPayload;
 use crate::jsonpath::{Predicate, Truth};
 use crate::relcache;
+use crate::snapshot;
 
 /// Matchers a backend keeps before it starts anew: enough for any one application, and a bound on
 /// the memory of one that meets every project there is.
@@ -225,11 +226,13 @@ pub fn check_type(kind: &str) {
 fn load_types() -> HashSet<String> {
     relcache::remember_subscription();
     relcache::bind_to_transaction();
-    Spi::connect(|client| {
-        client
-            .select("SELECT name FROM klaxon.event_type", None, &[])?
-            .map(|row| row.get::<String>(1).map(Option::unwrap_or_default))
-            .collect::<Result<_, _>>()
+    snapshot::latest(|| {
+        Spi::connect(|client| {
+            client
+                .select("SELECT name FROM klaxon.event_type", None, &[])?
+                .map(|row| row.get::<String>(1).map(Option::unwrap_or_default))
+                .collect::<Result<_, _>>()
+        })
     })
     .unwrap_or_else(|error| internal(&error))
 }
@@ -237,23 +240,27 @@ fn load_types() -> HashSet<String> {
 fn load(kind: &str, project: Option<&str>) -> Matcher {
     relcache::remember_subscription();
     relcache::bind_to_transaction();
-    Spi::connect(|client| -> spi::Result<Matcher> {
-        let mut subscriptions = Vec::new();
-        let plan = match CACHE.with_borrow(|cache| cache.load.clone()) {
-            Some(plan) => plan,
-            None => {
-                let text = PgOid::BuiltIn(PgBuiltInOids::TEXTOID);
-                let plan = Rc::new(client.prepare(include_str!("sql/load_matcher.sql"), &[text, text])?.keep());
-                CACHE.with_borrow_mut(|cache| cache.load = Some(Rc::clone(&plan)));
-                plan
-            }
-        };
-        for row in client.select(&*plan, None, &[kind.into(), project.into()])? {
-            if let Some(subscription) = compile(kind, &row)? {
-                subscriptions.push(subscription);
-            }
+    snapshot::latest(|| Spi::connect(|client| read(client, kind, project)))
+        .unwrap_or_else(|error| internal(&error))
+}
+
+fn read(client: &spi::SpiClient<'_>, kind: &str, project: Option<&str>) -> spi::Result<Matcher> {
+    let mut subscriptions = Vec::new();
+    let plan = match CACHE.with_borrow(|cache| cache.load.clone()) {
+        Some(plan) => plan,
+        None => {
+            let text = PgOid::BuiltIn(PgBuiltInOids::TEXTOID);
+            let plan = Rc::new(client.prepare(include_str!("sql/load_matcher.sql"), &[text, text])?.keep());
+            CACHE.with_borrow_mut(|cache| cache.load = Some(Rc::clone(&plan)));
+            plan
         }
-        let (project_name, default_branch) = match project {
+    };
+    for row in client.select(&*plan, None, &[kind.into(), project.into()])? {
+        if let Some(subscription) = compile(kind, &row)? {
+            subscriptions.push(subscription);
+        }
+    }
+    let (project_name, default_branch) = match project {
             None => (None, None),
             Some(slug) => client
                 .select(
@@ -268,9 +275,7 @@ fn load(kind: &str, project: Option<&str>) -> Matcher {
                     other => Err(other),
                 })?,
         };
-        Ok(assemble(subscriptions, project_name, default_branch))
-    })
-    .unwrap_or_else(|error| internal(&error))
+    Ok(assemble(subscriptions, project_name, default_branch))
 }
 
 fn assemble(

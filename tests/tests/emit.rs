@@ -175,3 +175,51 @@ async fn a_known_dedup_key_returns_the_first_id_and_does_nothing() {
         .unwrap();
     assert_eq!((inserted, counts(&client).await), (0, (1, 1)));
 }
+
+#[tokio::test]
+async fn what_an_old_snapshot_shows_is_not_kept() {
+    let database = Database::new();
+    let (client, other) = (database.connect().await, database.connect().await);
+    other.batch_execute(LISTENER).await.unwrap();
+    // A cursor sees the database as it was when it was declared.
+    client
+        .batch_execute(
+            "BEGIN; DECLARE old CURSOR FOR SELECT count(*) FROM klaxon.explain_event('run.failed')",
+        )
+        .await
+        .unwrap();
+    other
+        .batch_execute("SELECT klaxon.subscribe(ARRAY['hook'], ARRAY['run.failed'], owner => NULL)")
+        .await
+        .unwrap();
+    client.batch_execute("FETCH old; COMMIT").await.unwrap();
+    client.batch_execute("SELECT klaxon.notify_event('run.failed')").await.unwrap();
+    assert_eq!(counts(&other).await, (1, 2), "the new subscription is heard too");
+}
+
+#[tokio::test]
+async fn emitters_wait_for_one_another_over_one_key_alone() {
+    let database = Database::new();
+    let (mut client, other) = (database.connect().await, database.connect().await);
+    other.batch_execute(LISTENER).await.unwrap();
+    let first = client.transaction().await.unwrap();
+    // More keys than a lock table holds.
+    first
+        .batch_execute("INSERT INTO klaxon.event (type, dedup_key) SELECT 'run.failed', 'k' || n FROM generate_series(1, 30000) AS n")
+        .await
+        .unwrap();
+    other.batch_execute("SET lock_timeout = '5 s'").await.unwrap();
+    within(
+        "an emitter of other keys",
+        other.batch_execute("SELECT klaxon.notify_event('run.failed', dedup_key => 'other')"),
+    )
+    .await
+    .unwrap();
+    other.batch_execute("SET lock_timeout = '100 ms'").await.unwrap();
+    let waits =
+        other.batch_execute("SELECT klaxon.notify_event('run.failed', dedup_key => 'k7')").await.unwrap_err();
+    assert_eq!(waits.code(), Some(&SqlState::LOCK_NOT_AVAILABLE));
+    first.rollback().await.unwrap();
+    other.batch_execute("SELECT klaxon.notify_event('run.failed', dedup_key => 'k7')").await.unwrap();
+    assert_eq!(counts(&other).await, (2, 2));
+}
