@@ -1,8 +1,8 @@
 -- Who must be heard from. Silence becomes agent.offline, return agent.online.
 CREATE TABLE klaxon.agent (
-    project       text,
+    project       text CHECK (length(project) BETWEEN 1 AND 100),
     agent_id      text NOT NULL CHECK (length(agent_id) BETWEEN 1 AND 200),
-    name          text,
+    name          text CHECK (length(name) <= 200),
     timeout       interval NOT NULL DEFAULT '60 s' CHECK (timeout > '0' AND timeout <= '1 year'),
     last_seen_at  timestamptz NOT NULL DEFAULT now(),
     online        boolean NOT NULL DEFAULT true,

@@ -1,5 +1,5 @@
 -- What pg_dump carries: everything users wrote and everything that is pending. Derived rows
--- (subscription_pattern) and living ones (worker) are written anew.
+-- (subscription_pattern, event_key) and living ones (worker) are written anew.
 SELECT pg_catalog.pg_extension_config_dump('klaxon.project', '');
 SELECT pg_catalog.pg_extension_config_dump('klaxon.member', '');
 SELECT pg_catalog.pg_extension_config_dump('klaxon.event_type', 'WHERE NOT built_in OR updated_at <> created_at');

@@ -3,8 +3,8 @@
 CREATE FUNCTION klaxon.known_event(event_type text, event_project text, event_dedup_key text) RETURNS uuid
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, klaxon, pg_temp AS $$
     -- Rights of the owner: an emitter may not read events, but may learn the id of what it repeats.
-    SELECT id FROM klaxon.event
-    WHERE type = event_type AND project IS NOT DISTINCT FROM event_project AND dedup_key = event_dedup_key
+    SELECT k.event_id FROM klaxon.event_key AS k
+    WHERE k.digest = klaxon.event_key_digest(event_type, event_project, event_dedup_key)
 $$;
 COMMENT ON FUNCTION klaxon.known_event(text, text, text) IS 'The id of the event with this type, project and dedup_key';
 
@@ -146,30 +146,46 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, klaxon, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION klaxon.unread_count() IS 'How many messages of one''s inbox are unread';
 
-CREATE FUNCTION klaxon.heartbeat(
-    agent_id text, project text DEFAULT NULL, name text DEFAULT NULL, timeout interval DEFAULT '60 s'
-) RETURNS void
+CREATE FUNCTION klaxon.touch_agent(
+    agent_id text, project text, name text, timeout interval, OUT came_back boolean, OUT known_name text
+)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, klaxon, pg_temp AS $$
-DECLARE
-    was_online boolean;
-    known_name text;
 BEGIN
     -- Rights of the owner: an emitter may say that an agent lives, and write nothing else about it.
-    IF heartbeat.agent_id IS NULL THEN
-        RAISE EXCEPTION 'agent_id is null' USING ERRCODE = '22004', HINT = 'Name the agent that is alive.';
+    IF touch_agent.project IS NULL THEN
+        SELECT NOT a.online INTO came_back FROM klaxon.agent AS a
+        WHERE a.agent_id = touch_agent.agent_id AND a.project IS NULL FOR UPDATE;
+    ELSE
+        SELECT NOT a.online INTO came_back FROM klaxon.agent AS a
+        WHERE a.agent_id = touch_agent.agent_id AND a.project = touch_agent.project FOR UPDATE;
     END IF;
-    SELECT a.online INTO was_online FROM klaxon.agent AS a
-    WHERE a.agent_id = heartbeat.agent_id AND a.project IS NOT DISTINCT FROM heartbeat.project
-    FOR UPDATE;
     INSERT INTO klaxon.agent AS a (project, agent_id, name, timeout, last_seen_at)
-    VALUES (heartbeat.project, heartbeat.agent_id, heartbeat.name, coalesce(heartbeat.timeout, '60 s'), clock_timestamp())
+    VALUES (touch_agent.project, touch_agent.agent_id, touch_agent.name, coalesce(touch_agent.timeout, '60 s'), clock_timestamp())
     ON CONFLICT ON CONSTRAINT agent_key DO UPDATE
     SET name = coalesce(EXCLUDED.name, a.name), timeout = EXCLUDED.timeout, last_seen_at = EXCLUDED.last_seen_at, online = true
     RETURNING a.name INTO known_name;
-    IF NOT was_online THEN
+    came_back := coalesce(came_back, false);
+END
+$$;
+COMMENT ON FUNCTION klaxon.touch_agent(text, text, text, interval) IS
+    'Notes that an agent is alive; says whether it was silent until now, and its name';
+
+-- With the caller's rights, as notify_event: agent.online is the caller's event.
+CREATE FUNCTION klaxon.heartbeat(
+    agent_id text, project text DEFAULT NULL, name text DEFAULT NULL, timeout interval DEFAULT '60 s'
+) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, klaxon, pg_temp AS $$
+DECLARE
+    touched record;
+BEGIN
+    IF heartbeat.agent_id IS NULL THEN
+        RAISE EXCEPTION 'agent_id is null' USING ERRCODE = '22004', HINT = 'Name the agent that is alive.';
+    END IF;
+    touched := klaxon.touch_agent(heartbeat.agent_id, heartbeat.project, heartbeat.name, heartbeat.timeout);
+    IF touched.came_back THEN
         INSERT INTO klaxon.event (type, project, payload)
         VALUES ('agent.online', heartbeat.project,
-                jsonb_strip_nulls(jsonb_build_object('agent_id', heartbeat.agent_id, 'agent_name', known_name)));
+                jsonb_strip_nulls(jsonb_build_object('agent_id', heartbeat.agent_id, 'agent_name', touched.known_name)));
     END IF;
 END
 $$;

@@ -15,7 +15,7 @@ COMMENT ON COLUMN klaxon.event_type.name IS '1 to 100 printable characters witho
 COMMENT ON COLUMN klaxon.event_type.description IS 'What happened when such an event is emitted';
 COMMENT ON COLUMN klaxon.event_type.severity IS 'critical, error, warning or info; null lets the channel decide';
 COMMENT ON COLUMN klaxon.event_type.resolves IS 'The type whose incident an event of this type ends';
-COMMENT ON COLUMN klaxon.event_type.built_in IS 'Came with the extension; such a row may be edited but not deleted';
+COMMENT ON COLUMN klaxon.event_type.built_in IS 'Came with the extension; such a row may be edited but neither renamed nor deleted';
 COMMENT ON COLUMN klaxon.event_type.created_at IS 'When the row was written';
 COMMENT ON COLUMN klaxon.event_type.updated_at IS 'When the row was last changed';
 
@@ -44,6 +44,10 @@ BEGIN
         END IF;
         RETURN OLD;
     END IF;
+    IF TG_OP = 'UPDATE' AND OLD.built_in AND NEW.name <> OLD.name THEN
+        RAISE EXCEPTION 'event type "%" is built in', OLD.name
+            USING ERRCODE = '23001', HINT = 'INSERT a type of your own under the other name.';
+    END IF;
     IF NEW.resolves IS NOT NULL AND NOT EXISTS (SELECT FROM klaxon.event_type WHERE name = NEW.resolves)
        AND (TG_OP = 'UPDATE' OR NEW.created_at = now()) THEN
         RAISE EXCEPTION 'event type "%" resolves "%", which is none', NEW.name, NEW.resolves
@@ -64,6 +68,6 @@ END
 $$;
 COMMENT ON FUNCTION klaxon.event_type_guard() IS 'Trigger: keeps the built-in event types, and lets a dump restore what was edited of them';
 CREATE TRIGGER guard_insert BEFORE INSERT ON klaxon.event_type FOR EACH ROW EXECUTE FUNCTION klaxon.event_type_guard();
-CREATE TRIGGER guard_update BEFORE UPDATE OF resolves ON klaxon.event_type FOR EACH ROW EXECUTE FUNCTION klaxon.event_type_guard();
+CREATE TRIGGER guard_update BEFORE UPDATE OF name, resolves ON klaxon.event_type FOR EACH ROW EXECUTE FUNCTION klaxon.event_type_guard();
 CREATE TRIGGER guard_delete BEFORE DELETE ON klaxon.event_type FOR EACH ROW EXECUTE FUNCTION klaxon.event_type_guard();
 CREATE TRIGGER touch BEFORE UPDATE ON klaxon.event_type FOR EACH ROW EXECUTE FUNCTION klaxon.touch();

@@ -31,8 +31,11 @@ BEGIN
         RAISE EXCEPTION 'unknown digest_timezone "%"', NEW.digest_timezone
             USING ERRCODE = '22023', HINT = 'SELECT name FROM pg_timezone_names lists them.';
     END IF;
-    IF TG_TABLE_NAME = 'subscription' AND NEW.created_at = now() THEN
+    -- What a dump brings was allowed once.
+    IF TG_TABLE_NAME = 'subscription' AND (TG_OP = 'UPDATE' OR NEW.created_at = now()) THEN
         IF NEW.owner IS NOT NULL AND NEW.project IS NOT NULL
+           -- A project that is being renamed changes its subscriptions before its members.
+           AND NOT (TG_OP = 'UPDATE' AND NEW.owner IS NOT DISTINCT FROM OLD.owner AND NOT EXISTS (SELECT FROM klaxon.project WHERE slug = OLD.project))
            AND EXISTS (SELECT FROM klaxon.project WHERE slug = NEW.project)
            AND NOT klaxon.is_member(NEW.project, NEW.owner) THEN
             RAISE EXCEPTION 'principal "%" is not a member of project "%"', NEW.owner, NEW.project
@@ -53,6 +56,29 @@ CREATE TRIGGER check_owner_changed BEFORE UPDATE OF owner, project, digest_timez
 CREATE TRIGGER check_owner BEFORE INSERT OR UPDATE OF digest_timezone ON klaxon.default_subscription
     FOR EACH ROW EXECUTE FUNCTION klaxon.check_owner();
 
+-- Messages name a channel by its id: who may not use it may not learn its name either.
+CREATE FUNCTION klaxon.refuse_channel_use(s klaxon.subscription, c klaxon.channel) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, klaxon, pg_temp AS $$
+BEGIN
+    IF c.owner IS NOT NULL AND c.owner IS DISTINCT FROM s.owner THEN
+        RAISE EXCEPTION 'channel % is another principal''s', c.id
+            USING ERRCODE = '42501', HINT = 'A personal channel is for its owner''s own subscriptions.';
+    END IF;
+    IF c.project IS NOT NULL THEN
+        IF s.owner IS NOT NULL AND NOT klaxon.is_member(c.project, s.owner) THEN
+            RAISE EXCEPTION 'principal "%" is not a member of the project whose channel % is', s.owner, c.id
+                USING ERRCODE = '42501', HINT = 'An administrator can INSERT the principal into klaxon.member.';
+        END IF;
+        IF s.project <> c.project OR s.project IS NULL AND s.owner IS NULL THEN
+            RAISE EXCEPTION 'channel "%" belongs to project "%"', c.name, c.project
+                USING ERRCODE = '42501', HINT = 'Subscribe with that project, or use a global channel.';
+        END IF;
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION klaxon.refuse_channel_use(klaxon.subscription, klaxon.channel) IS
+    'Raises where a subscription may not use a channel';
+
 CREATE FUNCTION klaxon.check_channel_use() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, klaxon, pg_temp AS $$
 DECLARE
@@ -62,29 +88,33 @@ BEGIN
     SELECT * INTO s FROM klaxon.subscription WHERE id = NEW.subscription_id;
     SELECT * INTO c FROM klaxon.channel WHERE id = NEW.channel_id;
     -- What does not exist is the foreign keys' to refuse; what a dump brings was allowed once.
-    IF s.id IS NULL OR c.id IS NULL OR NEW.created_at <> now() OR num_nonnulls(c.owner, c.project) = 0 THEN
+    IF s.id IS NULL OR c.id IS NULL OR TG_OP = 'INSERT' AND NEW.created_at <> now() THEN
         RETURN NEW;
     END IF;
-    IF c.owner IS NOT NULL AND c.owner IS DISTINCT FROM s.owner THEN
-        RAISE EXCEPTION 'channel "%" is another principal''s', c.name
-            USING ERRCODE = '42501', HINT = 'A personal channel is for its owner''s own subscriptions.';
-    END IF;
-    IF c.project IS NOT NULL THEN
-        IF s.project IS NOT NULL AND s.project <> c.project OR s.project IS NULL AND s.owner IS NULL THEN
-            RAISE EXCEPTION 'channel "%" belongs to project "%"', c.name, c.project
-                USING ERRCODE = '42501', HINT = 'Subscribe with that project, or use a global channel.';
-        END IF;
-        IF s.owner IS NOT NULL AND NOT klaxon.is_member(c.project, s.owner) THEN
-            RAISE EXCEPTION 'principal "%" is not a member of project "%", whose channel "%" is', s.owner, c.project, c.name
-                USING ERRCODE = '42501', HINT = 'An administrator can INSERT the principal into klaxon.member.';
-        END IF;
-    END IF;
+    PERFORM klaxon.refuse_channel_use(s, c);
     RETURN NEW;
 END
 $$;
 COMMENT ON FUNCTION klaxon.check_channel_use() IS 'Trigger: a subscription uses only channels its owner may use';
 CREATE TRIGGER check_channel_use BEFORE INSERT OR UPDATE ON klaxon.subscription_channel
     FOR EACH ROW EXECUTE FUNCTION klaxon.check_channel_use();
+
+-- A subscription that changes hands or projects keeps only channels that it might have chosen.
+CREATE FUNCTION klaxon.check_channels_kept() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, klaxon, pg_temp AS $$
+BEGIN
+    -- Rights of the owner: as check_channel_use.
+    PERFORM klaxon.refuse_channel_use(NEW, c)
+    FROM klaxon.subscription_channel AS u JOIN klaxon.channel AS c ON c.id = u.channel_id
+    WHERE u.subscription_id = NEW.id;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION klaxon.check_channels_kept() IS 'Trigger: as check_channel_use, where the subscription changes';
+-- AFTER: a project that is renamed has by then changed its channels and members too.
+CREATE TRIGGER check_channels_kept AFTER UPDATE OF owner, project ON klaxon.subscription
+    FOR EACH ROW WHEN (OLD.owner IS DISTINCT FROM NEW.owner OR OLD.project IS DISTINCT FROM NEW.project)
+    EXECUTE FUNCTION klaxon.check_channels_kept();
 
 CREATE FUNCTION klaxon.copy_defaults() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, klaxon, pg_temp AS $$

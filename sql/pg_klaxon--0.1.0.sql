@@ -107,7 +107,7 @@ COMMENT ON COLUMN klaxon.event_type.name IS '1 to 100 printable characters witho
 COMMENT ON COLUMN klaxon.event_type.description IS 'What happened when such an event is emitted';
 COMMENT ON COLUMN klaxon.event_type.severity IS 'critical, error, warning or info; null lets the channel decide';
 COMMENT ON COLUMN klaxon.event_type.resolves IS 'The type whose incident an event of this type ends';
-COMMENT ON COLUMN klaxon.event_type.built_in IS 'Came with the extension; such a row may be edited but not deleted';
+COMMENT ON COLUMN klaxon.event_type.built_in IS 'Came with the extension; such a row may be edited but neither renamed nor deleted';
 COMMENT ON COLUMN klaxon.event_type.created_at IS 'When the row was written';
 COMMENT ON COLUMN klaxon.event_type.updated_at IS 'When the row was last changed';
 
@@ -136,6 +136,10 @@ BEGIN
         END IF;
         RETURN OLD;
     END IF;
+    IF TG_OP = 'UPDATE' AND OLD.built_in AND NEW.name <> OLD.name THEN
+        RAISE EXCEPTION 'event type "%" is built in', OLD.name
+            USING ERRCODE = '23001', HINT = 'INSERT a type of your own under the other name.';
+    END IF;
     IF NEW.resolves IS NOT NULL AND NOT EXISTS (SELECT FROM klaxon.event_type WHERE name = NEW.resolves)
        AND (TG_OP = 'UPDATE' OR NEW.created_at = now()) THEN
         RAISE EXCEPTION 'event type "%" resolves "%", which is none', NEW.name, NEW.resolves
@@ -156,7 +160,7 @@ END
 $$;
 COMMENT ON FUNCTION klaxon.event_type_guard() IS 'Trigger: keeps the built-in event types, and lets a dump restore what was edited of them';
 CREATE TRIGGER guard_insert BEFORE INSERT ON klaxon.event_type FOR EACH ROW EXECUTE FUNCTION klaxon.event_type_guard();
-CREATE TRIGGER guard_update BEFORE UPDATE OF resolves ON klaxon.event_type FOR EACH ROW EXECUTE FUNCTION klaxon.event_type_guard();
+CREATE TRIGGER guard_update BEFORE UPDATE OF name, resolves ON klaxon.event_type FOR EACH ROW EXECUTE FUNCTION klaxon.event_type_guard();
 CREATE TRIGGER guard_delete BEFORE DELETE ON klaxon.event_type FOR EACH ROW EXECUTE FUNCTION klaxon.event_type_guard();
 CREATE TRIGGER touch BEFORE UPDATE ON klaxon.event_type FOR EACH ROW EXECUTE FUNCTION klaxon.touch();
 /* </end connected objects> */
@@ -395,11 +399,11 @@ AS 'MODULE_PATHNAME', 'principal_wrapper';
 /* <begin connected objects> */
 -- pg_klaxon::redeliver::replay
 CREATE  FUNCTION "replay"(
-	"channel" TEXT, /* & str */
-	"since" timestamp with time zone, /* TimestampWithTimeZone */
-	"until" timestamp with time zone DEFAULT now(), /* TimestampWithTimeZone */
-	"events" TEXT[] DEFAULT NULL, /* :: std :: option :: Option < Vec < String > > */
-	"dry_run" bool DEFAULT true /* bool */
+	"channel" TEXT, /* Option < & str > */
+	"since" timestamp with time zone, /* Option < TimestampWithTimeZone > */
+	"until" timestamp with time zone DEFAULT now(), /* Option < TimestampWithTimeZone > */
+	"events" TEXT[] DEFAULT NULL, /* :: std :: option :: Option < Vec < Option < String > > > */
+	"dry_run" bool DEFAULT true /* Option < bool > */
 ) RETURNS bigint /* i64 */
 VOLATILE
 LANGUAGE c /* Rust */
@@ -438,40 +442,77 @@ AS 'MODULE_PATHNAME', 'uuid_v7_wrapper';
 CREATE TABLE klaxon.event (
     id           uuid PRIMARY KEY DEFAULT klaxon.uuid_v7(),
     type         text NOT NULL,
-    project      text,
+    project      text CHECK (length(project) BETWEEN 1 AND 100),
     payload      jsonb NOT NULL DEFAULT '{}',
     dedup_key    text CHECK (length(dedup_key) BETWEEN 1 AND 500),
     occurred_at  timestamptz NOT NULL DEFAULT now() CHECK (isfinite(occurred_at)),
     emitted_by   text NOT NULL DEFAULT klaxon.principal(),
     created_at   timestamptz NOT NULL DEFAULT now()
 );
-CREATE UNIQUE INDEX event_dedup_idx ON klaxon.event (type, project, dedup_key) NULLS NOT DISTINCT WHERE dedup_key IS NOT NULL;
 COMMENT ON TABLE  klaxon.event IS 'What happened; inserting here is emitting';
 COMMENT ON COLUMN klaxon.event.id IS 'UUID version 7';
 COMMENT ON COLUMN klaxon.event.type IS 'A name in klaxon.event_type';
-COMMENT ON COLUMN klaxon.event.project IS 'The project it happened in; need not be in klaxon.project';
+COMMENT ON COLUMN klaxon.event.project IS 'The project it happened in, 1 to 100 characters; need not be in klaxon.project';
 COMMENT ON COLUMN klaxon.event.payload IS 'Anything; some fields have a meaning. At most klaxon.max_payload_bytes';
 COMMENT ON COLUMN klaxon.event.dedup_key IS 'A second event with the same key, type and project is not inserted';
 COMMENT ON COLUMN klaxon.event.occurred_at IS 'When it happened';
 COMMENT ON COLUMN klaxon.event.emitted_by IS 'klaxon.principal() of the emitter';
 COMMENT ON COLUMN klaxon.event.created_at IS 'Start of the emitting transaction. A row with another time is history being restored and is not matched';
 
--- Waits for another emitter only where both use the same key: the lock is the key's own.
+-- The keys that are known. Apart from the events, because a unique index there would make the second
+-- of two emitters fail: ON CONFLICT DO NOTHING waits for another transaction only where both use the
+-- same key, however many keys a transaction has. Derived, so not in dumps: restored events write it.
+CREATE TABLE klaxon.event_key (
+    digest    bytea PRIMARY KEY,
+    event_id  uuid NOT NULL
+);
+COMMENT ON TABLE  klaxon.event_key IS 'The dedup_key of every event that has one; written by trigger';
+COMMENT ON COLUMN klaxon.event_key.digest IS 'SHA-256 of type, project and dedup_key';
+COMMENT ON COLUMN klaxon.event_key.event_id IS 'The first event with them';
+
+CREATE FUNCTION klaxon.event_key_digest(type text, project text, dedup_key text) RETURNS bytea
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+BEGIN ATOMIC
+    -- Neither a type nor a length holds a line feed, so that no two keys run together.
+    SELECT sha256(convert_to(concat_ws(E'\n', type, coalesce(length(project)::text, '-'), project, dedup_key), 'UTF8'));
+END;
+COMMENT ON FUNCTION klaxon.event_key_digest(text, text, text) IS 'The primary key of klaxon.event_key';
+
 CREATE FUNCTION klaxon.skip_known_event() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, klaxon, pg_temp AS $$
 BEGIN
-    -- Rights of the owner: an emitter may not read other people's events, and need not.
-    PERFORM pg_advisory_xact_lock(hashtextextended(concat_ws(E'\x01', NEW.type, NEW.project IS NULL, NEW.project, NEW.dedup_key), 7305));
-    IF EXISTS (SELECT FROM klaxon.event AS e
-               WHERE e.type = NEW.type AND e.project IS NOT DISTINCT FROM NEW.project AND e.dedup_key = NEW.dedup_key) THEN
-        RETURN NULL;
+    -- Rights of the owner: nobody writes the keys but through an event.
+    INSERT INTO klaxon.event_key (digest, event_id)
+    VALUES (klaxon.event_key_digest(NEW.type, NEW.project, NEW.dedup_key), NEW.id)
+    ON CONFLICT DO NOTHING;
+    IF FOUND THEN
+        RETURN NEW;
     END IF;
-    RETURN NEW;
+    RETURN NULL;
 END
 $$;
 COMMENT ON FUNCTION klaxon.skip_known_event() IS 'Trigger: drops an event whose dedup_key is known';
 CREATE TRIGGER skip_known_event BEFORE INSERT ON klaxon.event
     FOR EACH ROW WHEN (NEW.dedup_key IS NOT NULL) EXECUTE FUNCTION klaxon.skip_known_event();
+
+CREATE FUNCTION klaxon.forget_event_keys() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, klaxon, pg_temp AS $$
+BEGIN
+    IF TG_OP = 'TRUNCATE' THEN
+        TRUNCATE klaxon.event_key;
+    ELSE
+        DELETE FROM klaxon.event_key AS k
+        USING gone AS e
+        WHERE e.dedup_key IS NOT NULL AND k.digest = klaxon.event_key_digest(e.type, e.project, e.dedup_key);
+    END IF;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION klaxon.forget_event_keys() IS 'Trigger: an event that is gone leaves its dedup_key free';
+CREATE TRIGGER forget_event_keys AFTER DELETE ON klaxon.event
+    REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION klaxon.forget_event_keys();
+CREATE TRIGGER forget_all_event_keys AFTER TRUNCATE ON klaxon.event
+    FOR EACH STATEMENT EXECUTE FUNCTION klaxon.forget_event_keys();
 /* </end connected objects> */
 
 /* <begin connected objects> */
@@ -755,9 +796,9 @@ CREATE TRIGGER touch BEFORE UPDATE ON klaxon.inbox FOR EACH ROW EXECUTE FUNCTION
 
 -- Who must be heard from. Silence becomes agent.offline, return agent.online.
 CREATE TABLE klaxon.agent (
-    project       text,
+    project       text CHECK (length(project) BETWEEN 1 AND 100),
     agent_id      text NOT NULL CHECK (length(agent_id) BETWEEN 1 AND 200),
-    name          text,
+    name          text CHECK (length(name) <= 200),
     timeout       interval NOT NULL DEFAULT '60 s' CHECK (timeout > '0' AND timeout <= '1 year'),
     last_seen_at  timestamptz NOT NULL DEFAULT now(),
     online        boolean NOT NULL DEFAULT true,
@@ -907,11 +948,11 @@ CREATE TRIGGER match_events AFTER INSERT ON klaxon.event
 
 CREATE TRIGGER begin_channels BEFORE INSERT OR UPDATE ON klaxon.channel
     FOR EACH STATEMENT EXECUTE FUNCTION klaxon.begin_channels();
-CREATE TRIGGER mask_channel BEFORE INSERT OR UPDATE OF kind, config, name, project, owner ON klaxon.channel
+CREATE TRIGGER mask_channel BEFORE INSERT OR UPDATE OF kind, config ON klaxon.channel
     FOR EACH ROW EXECUTE FUNCTION klaxon.mask_channel();
 CREATE TRIGGER seal_channel_new AFTER INSERT ON klaxon.channel
     FOR EACH ROW EXECUTE FUNCTION klaxon.seal_channel();
-CREATE TRIGGER seal_channel_changed AFTER UPDATE OF kind, config, name, project, owner ON klaxon.channel
+CREATE TRIGGER seal_channel_changed AFTER UPDATE OF kind, config ON klaxon.channel
     FOR EACH ROW EXECUTE FUNCTION klaxon.seal_channel();
 
 CREATE TRIGGER check_subscription BEFORE INSERT OR UPDATE OF events, filters ON klaxon.subscription
@@ -943,8 +984,8 @@ $$;
 CREATE FUNCTION klaxon.known_event(event_type text, event_project text, event_dedup_key text) RETURNS uuid
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, klaxon, pg_temp AS $$
     -- Rights of the owner: an emitter may not read events, but may learn the id of what it repeats.
-    SELECT id FROM klaxon.event
-    WHERE type = event_type AND project IS NOT DISTINCT FROM event_project AND dedup_key = event_dedup_key
+    SELECT k.event_id FROM klaxon.event_key AS k
+    WHERE k.digest = klaxon.event_key_digest(event_type, event_project, event_dedup_key)
 $$;
 COMMENT ON FUNCTION klaxon.known_event(text, text, text) IS 'The id of the event with this type, project and dedup_key';
 
@@ -1086,30 +1127,46 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, klaxon, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION klaxon.unread_count() IS 'How many messages of one''s inbox are unread';
 
-CREATE FUNCTION klaxon.heartbeat(
-    agent_id text, project text DEFAULT NULL, name text DEFAULT NULL, timeout interval DEFAULT '60 s'
-) RETURNS void
+CREATE FUNCTION klaxon.touch_agent(
+    agent_id text, project text, name text, timeout interval, OUT came_back boolean, OUT known_name text
+)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, klaxon, pg_temp AS $$
-DECLARE
-    was_online boolean;
-    known_name text;
 BEGIN
     -- Rights of the owner: an emitter may say that an agent lives, and write nothing else about it.
-    IF heartbeat.agent_id IS NULL THEN
-        RAISE EXCEPTION 'agent_id is null' USING ERRCODE = '22004', HINT = 'Name the agent that is alive.';
+    IF touch_agent.project IS NULL THEN
+        SELECT NOT a.online INTO came_back FROM klaxon.agent AS a
+        WHERE a.agent_id = touch_agent.agent_id AND a.project IS NULL FOR UPDATE;
+    ELSE
+        SELECT NOT a.online INTO came_back FROM klaxon.agent AS a
+        WHERE a.agent_id = touch_agent.agent_id AND a.project = touch_agent.project FOR UPDATE;
     END IF;
-    SELECT a.online INTO was_online FROM klaxon.agent AS a
-    WHERE a.agent_id = heartbeat.agent_id AND a.project IS NOT DISTINCT FROM heartbeat.project
-    FOR UPDATE;
     INSERT INTO klaxon.agent AS a (project, agent_id, name, timeout, last_seen_at)
-    VALUES (heartbeat.project, heartbeat.agent_id, heartbeat.name, coalesce(heartbeat.timeout, '60 s'), clock_timestamp())
+    VALUES (touch_agent.project, touch_agent.agent_id, touch_agent.name, coalesce(touch_agent.timeout, '60 s'), clock_timestamp())
     ON CONFLICT ON CONSTRAINT agent_key DO UPDATE
     SET name = coalesce(EXCLUDED.name, a.name), timeout = EXCLUDED.timeout, last_seen_at = EXCLUDED.last_seen_at, online = true
     RETURNING a.name INTO known_name;
-    IF NOT was_online THEN
+    came_back := coalesce(came_back, false);
+END
+$$;
+COMMENT ON FUNCTION klaxon.touch_agent(text, text, text, interval) IS
+    'Notes that an agent is alive; says whether it was silent until now, and its name';
+
+-- With the caller's rights, as notify_event: agent.online is the caller's event.
+CREATE FUNCTION klaxon.heartbeat(
+    agent_id text, project text DEFAULT NULL, name text DEFAULT NULL, timeout interval DEFAULT '60 s'
+) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, klaxon, pg_temp AS $$
+DECLARE
+    touched record;
+BEGIN
+    IF heartbeat.agent_id IS NULL THEN
+        RAISE EXCEPTION 'agent_id is null' USING ERRCODE = '22004', HINT = 'Name the agent that is alive.';
+    END IF;
+    touched := klaxon.touch_agent(heartbeat.agent_id, heartbeat.project, heartbeat.name, heartbeat.timeout);
+    IF touched.came_back THEN
         INSERT INTO klaxon.event (type, project, payload)
         VALUES ('agent.online', heartbeat.project,
-                jsonb_strip_nulls(jsonb_build_object('agent_id', heartbeat.agent_id, 'agent_name', known_name)));
+                jsonb_strip_nulls(jsonb_build_object('agent_id', heartbeat.agent_id, 'agent_name', touched.known_name)));
     END IF;
 END
 $$;
@@ -1181,8 +1238,11 @@ BEGIN
         RAISE EXCEPTION 'unknown digest_timezone "%"', NEW.digest_timezone
             USING ERRCODE = '22023', HINT = 'SELECT name FROM pg_timezone_names lists them.';
     END IF;
-    IF TG_TABLE_NAME = 'subscription' AND NEW.created_at = now() THEN
+    -- What a dump brings was allowed once.
+    IF TG_TABLE_NAME = 'subscription' AND (TG_OP = 'UPDATE' OR NEW.created_at = now()) THEN
         IF NEW.owner IS NOT NULL AND NEW.project IS NOT NULL
+           -- A project that is being renamed changes its subscriptions before its members.
+           AND NOT (TG_OP = 'UPDATE' AND NEW.owner IS NOT DISTINCT FROM OLD.owner AND NOT EXISTS (SELECT FROM klaxon.project WHERE slug = OLD.project))
            AND EXISTS (SELECT FROM klaxon.project WHERE slug = NEW.project)
            AND NOT klaxon.is_member(NEW.project, NEW.owner) THEN
             RAISE EXCEPTION 'principal "%" is not a member of project "%"', NEW.owner, NEW.project
@@ -1203,6 +1263,29 @@ CREATE TRIGGER check_owner_changed BEFORE UPDATE OF owner, project, digest_timez
 CREATE TRIGGER check_owner BEFORE INSERT OR UPDATE OF digest_timezone ON klaxon.default_subscription
     FOR EACH ROW EXECUTE FUNCTION klaxon.check_owner();
 
+-- Messages name a channel by its id: who may not use it may not learn its name either.
+CREATE FUNCTION klaxon.refuse_channel_use(s klaxon.subscription, c klaxon.channel) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, klaxon, pg_temp AS $$
+BEGIN
+    IF c.owner IS NOT NULL AND c.owner IS DISTINCT FROM s.owner THEN
+        RAISE EXCEPTION 'channel % is another principal''s', c.id
+            USING ERRCODE = '42501', HINT = 'A personal channel is for its owner''s own subscriptions.';
+    END IF;
+    IF c.project IS NOT NULL THEN
+        IF s.owner IS NOT NULL AND NOT klaxon.is_member(c.project, s.owner) THEN
+            RAISE EXCEPTION 'principal "%" is not a member of the project whose channel % is', s.owner, c.id
+                USING ERRCODE = '42501', HINT = 'An administrator can INSERT the principal into klaxon.member.';
+        END IF;
+        IF s.project <> c.project OR s.project IS NULL AND s.owner IS NULL THEN
+            RAISE EXCEPTION 'channel "%" belongs to project "%"', c.name, c.project
+                USING ERRCODE = '42501', HINT = 'Subscribe with that project, or use a global channel.';
+        END IF;
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION klaxon.refuse_channel_use(klaxon.subscription, klaxon.channel) IS
+    'Raises where a subscription may not use a channel';
+
 CREATE FUNCTION klaxon.check_channel_use() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, klaxon, pg_temp AS $$
 DECLARE
@@ -1212,29 +1295,33 @@ BEGIN
     SELECT * INTO s FROM klaxon.subscription WHERE id = NEW.subscription_id;
     SELECT * INTO c FROM klaxon.channel WHERE id = NEW.channel_id;
     -- What does not exist is the foreign keys' to refuse; what a dump brings was allowed once.
-    IF s.id IS NULL OR c.id IS NULL OR NEW.created_at <> now() OR num_nonnulls(c.owner, c.project) = 0 THEN
+    IF s.id IS NULL OR c.id IS NULL OR TG_OP = 'INSERT' AND NEW.created_at <> now() THEN
         RETURN NEW;
     END IF;
-    IF c.owner IS NOT NULL AND c.owner IS DISTINCT FROM s.owner THEN
-        RAISE EXCEPTION 'channel "%" is another principal''s', c.name
-            USING ERRCODE = '42501', HINT = 'A personal channel is for its owner''s own subscriptions.';
-    END IF;
-    IF c.project IS NOT NULL THEN
-        IF s.project IS NOT NULL AND s.project <> c.project OR s.project IS NULL AND s.owner IS NULL THEN
-            RAISE EXCEPTION 'channel "%" belongs to project "%"', c.name, c.project
-                USING ERRCODE = '42501', HINT = 'Subscribe with that project, or use a global channel.';
-        END IF;
-        IF s.owner IS NOT NULL AND NOT klaxon.is_member(c.project, s.owner) THEN
-            RAISE EXCEPTION 'principal "%" is not a member of project "%", whose channel "%" is', s.owner, c.project, c.name
-                USING ERRCODE = '42501', HINT = 'An administrator can INSERT the principal into klaxon.member.';
-        END IF;
-    END IF;
+    PERFORM klaxon.refuse_channel_use(s, c);
     RETURN NEW;
 END
 $$;
 COMMENT ON FUNCTION klaxon.check_channel_use() IS 'Trigger: a subscription uses only channels its owner may use';
 CREATE TRIGGER check_channel_use BEFORE INSERT OR UPDATE ON klaxon.subscription_channel
     FOR EACH ROW EXECUTE FUNCTION klaxon.check_channel_use();
+
+-- A subscription that changes hands or projects keeps only channels that it might have chosen.
+CREATE FUNCTION klaxon.check_channels_kept() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, klaxon, pg_temp AS $$
+BEGIN
+    -- Rights of the owner: as check_channel_use.
+    PERFORM klaxon.refuse_channel_use(NEW, c)
+    FROM klaxon.subscription_channel AS u JOIN klaxon.channel AS c ON c.id = u.channel_id
+    WHERE u.subscription_id = NEW.id;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION klaxon.check_channels_kept() IS 'Trigger: as check_channel_use, where the subscription changes';
+-- AFTER: a project that is renamed has by then changed its channels and members too.
+CREATE TRIGGER check_channels_kept AFTER UPDATE OF owner, project ON klaxon.subscription
+    FOR EACH ROW WHEN (OLD.owner IS DISTINCT FROM NEW.owner OR OLD.project IS DISTINCT FROM NEW.project)
+    EXECUTE FUNCTION klaxon.check_channels_kept();
 
 CREATE FUNCTION klaxon.copy_defaults() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, klaxon, pg_temp AS $$
@@ -1506,6 +1593,12 @@ BEGIN
         RAISE EXCEPTION 'an age to keep is negative' USING ERRCODE = '22023', HINT = 'Give how old a row may become, such as ''90 days''.';
     END IF;
 
+    -- What nobody has put back for as long as attempts are kept.
+    what := 'dead_letter';
+    DELETE FROM klaxon.dead_letter AS d WHERE d.dead_at < now() - prune.deliveries;
+    GET DIAGNOSTICS rows = ROW_COUNT;
+    RETURN NEXT;
+
     -- An event is what a delivery is rendered from: while one may still be sent, the event stays.
     what := 'event';
     DELETE FROM klaxon.event AS e
@@ -1532,7 +1625,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION klaxon.prune(interval, interval, interval) IS
-    'Retention, by age; null keeps. Deletes events nothing pending or dead needs (and forgets their dedup_key), deletes inbox messages, and blanks response bodies of the audit log; its rows stay, since removing them takes a record that only the worker can seal';
+    'Retention, by age; null keeps. Deletes dead letters with the deliveries, events nothing pending or dead needs (and forgets their dedup_key), deletes inbox messages, and blanks response bodies of the audit log; its rows stay, since removing them takes a record that only the worker can seal';
 /* </end connected objects> */
 
 /* <begin connected objects> */
@@ -1568,7 +1661,8 @@ GRANT EXECUTE ON FUNCTION klaxon.version(), klaxon.principal(), klaxon.uuid_v7()
     TO klaxon_emitter, klaxon_user, klaxon_app, klaxon_admin, klaxon_worker;
 GRANT EXECUTE ON FUNCTION klaxon.notify_event(text, jsonb, text, text, timestamptz), klaxon.known_event(text, text, text)
     TO klaxon_emitter, klaxon_admin;
-GRANT EXECUTE ON FUNCTION klaxon.heartbeat(text, text, text, interval) TO klaxon_emitter, klaxon_admin;
+GRANT EXECUTE ON FUNCTION klaxon.heartbeat(text, text, text, interval), klaxon.touch_agent(text, text, text, interval)
+    TO klaxon_emitter, klaxon_admin;
 GRANT EXECUTE ON FUNCTION klaxon.expire_agents() TO klaxon_worker;
 GRANT EXECUTE ON FUNCTION
     klaxon.is_member(text, text), klaxon.is_project_admin(text, text), klaxon.owns_subscription(bigint, text),
@@ -1628,7 +1722,7 @@ DECLARE
 BEGIN
     FOREACH guarded IN ARRAY ARRAY[
         'project', 'member', 'event_type', 'channel', 'channel_secret', 'channel_state', 'subscription', 'subscription_channel',
-        'subscription_pattern', 'default_subscription', 'event', 'inbox', 'agent', 'outbox', 'digest_item', 'dead_letter',
+        'subscription_pattern', 'default_subscription', 'event', 'event_key', 'inbox', 'agent', 'outbox', 'digest_item', 'dead_letter',
         'cooldown', 'held_back', 'filter_error', 'delivery', 'audit_head', 'worker', 'deployment'
     ] LOOP
         EXECUTE pg_catalog.format('ALTER TABLE klaxon.%I ENABLE ROW LEVEL SECURITY', guarded);
@@ -1688,7 +1782,7 @@ CREATE POLICY own ON klaxon.delivery FOR SELECT TO klaxon_user, klaxon_app
 
 -- finalize
 -- What pg_dump carries: everything users wrote and everything that is pending. Derived rows
--- (subscription_pattern) and living ones (worker) are written anew.
+-- (subscription_pattern, event_key) and living ones (worker) are written anew.
 SELECT pg_catalog.pg_extension_config_dump('klaxon.project', '');
 SELECT pg_catalog.pg_extension_config_dump('klaxon.member', '');
 SELECT pg_catalog.pg_extension_config_dump('klaxon.event_type', 'WHERE NOT built_in OR updated_at <> created_at');

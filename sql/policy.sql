@@ -23,7 +23,8 @@ GRANT EXECUTE ON FUNCTION klaxon.version(), klaxon.principal(), klaxon.uuid_v7()
     TO klaxon_emitter, klaxon_user, klaxon_app, klaxon_admin, klaxon_worker;
 GRANT EXECUTE ON FUNCTION klaxon.notify_event(text, jsonb, text, text, timestamptz), klaxon.known_event(text, text, text)
     TO klaxon_emitter, klaxon_admin;
-GRANT EXECUTE ON FUNCTION klaxon.heartbeat(text, text, text, interval) TO klaxon_emitter, klaxon_admin;
+GRANT EXECUTE ON FUNCTION klaxon.heartbeat(text, text, text, interval), klaxon.touch_agent(text, text, text, interval)
+    TO klaxon_emitter, klaxon_admin;
 GRANT EXECUTE ON FUNCTION klaxon.expire_agents() TO klaxon_worker;
 GRANT EXECUTE ON FUNCTION
     klaxon.is_member(text, text), klaxon.is_project_admin(text, text), klaxon.owns_subscription(bigint, text),
@@ -83,7 +84,7 @@ DECLARE
 BEGIN
     FOREACH guarded IN ARRAY ARRAY[
         'project', 'member', 'event_type', 'channel', 'channel_secret', 'channel_state', 'subscription', 'subscription_channel',
-        'subscription_pattern', 'default_subscription', 'event', 'inbox', 'agent', 'outbox', 'digest_item', 'dead_letter',
+        'subscription_pattern', 'default_subscription', 'event', 'event_key', 'inbox', 'agent', 'outbox', 'digest_item', 'dead_letter',
         'cooldown', 'held_back', 'filter_error', 'delivery', 'audit_head', 'worker', 'deployment'
     ] LOOP
         EXECUTE pg_catalog.format('ALTER TABLE klaxon.%I ENABLE ROW LEVEL SECURITY', guarded);

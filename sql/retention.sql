@@ -9,6 +9,12 @@ BEGIN
         RAISE EXCEPTION 'an age to keep is negative' USING ERRCODE = '22023', HINT = 'Give how old a row may become, such as ''90 days''.';
     END IF;
 
+    -- What nobody has put back for as long as attempts are kept.
+    what := 'dead_letter';
+    DELETE FROM klaxon.dead_letter AS d WHERE d.dead_at < now() - prune.deliveries;
+    GET DIAGNOSTICS rows = ROW_COUNT;
+    RETURN NEXT;
+
     -- An event is what a delivery is rendered from: while one may still be sent, the event stays.
     what := 'event';
     DELETE FROM klaxon.event AS e
@@ -35,4 +41,4 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION klaxon.prune(interval, interval, interval) IS
-    'Retention, by age; null keeps. Deletes events nothing pending or dead needs (and forgets their dedup_key), deletes inbox messages, and blanks response bodies of the audit log; its rows stay, since removing them takes a record that only the worker can seal';
+    'Retention, by age; null keeps. Deletes dead letters with the deliveries, events nothing pending or dead needs (and forgets their dedup_key), deletes inbox messages, and blanks response bodies of the audit log; its rows stay, since removing them takes a record that only the worker can seal';

@@ -17,11 +17,11 @@ CREATE TRIGGER match_events AFTER INSERT ON klaxon.event
 
 CREATE TRIGGER begin_channels BEFORE INSERT OR UPDATE ON klaxon.channel
     FOR EACH STATEMENT EXECUTE FUNCTION klaxon.begin_channels();
-CREATE TRIGGER mask_channel BEFORE INSERT OR UPDATE OF kind, config, name, project, owner ON klaxon.channel
+CREATE TRIGGER mask_channel BEFORE INSERT OR UPDATE OF kind, config ON klaxon.channel
     FOR EACH ROW EXECUTE FUNCTION klaxon.mask_channel();
 CREATE TRIGGER seal_channel_new AFTER INSERT ON klaxon.channel
     FOR EACH ROW EXECUTE FUNCTION klaxon.seal_channel();
-CREATE TRIGGER seal_channel_changed AFTER UPDATE OF kind, config, name, project, owner ON klaxon.channel
+CREATE TRIGGER seal_channel_changed AFTER UPDATE OF kind, config ON klaxon.channel
     FOR EACH ROW EXECUTE FUNCTION klaxon.seal_channel();
 
 CREATE TRIGGER check_subscription BEFORE INSERT OR UPDATE OF events, filters ON klaxon.subscription

@@ -2,9 +2,9 @@
 //!
 //! A secret must never reach the table, nor be lost by `INSERT … ON CONFLICT DO UPDATE`, where the
 //! proposed row that BEFORE INSERT has already masked is what BEFORE UPDATE sees. So the BEFORE
-//! triggers put secrets aside in this backend's memory, by the channel's scope and name and for one
-//! statement only, and the AFTER trigger, which runs for the row that was really written and
-//! knows its id, seals them.
+//! triggers put secrets aside in this backend's memory, by the row's id and for one statement only,
+//! and the AFTER trigger, which runs for the row that was really written, seals them. The row that
+//! a conflict updates has another id than the proposed one; it finds it by scope and name.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -30,14 +30,22 @@ struct Aside {
     destination: Option<String>,
 }
 
+/// What the rows of one statement brought.
+#[derive(Default)]
+struct Statement {
+    by_id: HashMap<i64, Vec<Aside>>,
+    /// The last row proposed with this scope and name.
+    proposed: HashMap<Scope, i64>,
+}
+
 thread_local! {
-    static ASIDE: RefCell<HashMap<Scope, Vec<Aside>>> = RefCell::default();
+    static ASIDE: RefCell<Statement> = RefCell::default();
 }
 
 /// BEFORE INSERT OR UPDATE, once a statement: forgets what an earlier statement left.
 #[pg_trigger]
 pub fn begin_channels<'a>(_trigger: &'a PgTrigger<'a>) -> Outcome<'a> {
-    ASIDE.with_borrow_mut(HashMap::clear);
+    ASIDE.take();
     Ok(None)
 }
 
@@ -67,12 +75,20 @@ pub fn mask_channel<'a>(trigger: &'a PgTrigger<'a>) -> Outcome<'a> {
             destination: checked.destination.clone(),
         })
         .collect();
-    let scope = scope_of(&row);
+    let (id, scope) = (id_of(&row), scope_of(&row));
     if let Some(old) = &old {
-        let proposed = ASIDE.with_borrow_mut(|aside| aside.remove(&scope));
+        let proposed = ASIDE.with_borrow_mut(|aside| {
+            let proposed = aside.proposed.remove(&scope)?;
+            aside.by_id.remove(&proposed)
+        });
         secrets = secrets.into_iter().map(|secret| resolve(secret, proposed.as_deref(), old, kind)).collect();
     }
-    ASIDE.with_borrow_mut(|aside| aside.insert(scope, secrets));
+    ASIDE.with_borrow_mut(|aside| {
+        if old.is_none() {
+            aside.proposed.insert(scope, id);
+        }
+        aside.by_id.insert(id, secrets);
+    });
     row.set_by_name("config", JsonB(checked.stored)).unwrap_or_else(|error| {
         failure::raise(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, error.to_string(), None, "")
     });
@@ -95,7 +111,7 @@ fn resolve(
     {
         return Aside { given: brought.given.clone(), ..secret };
     }
-    let id = old.get_by_name::<i64>("id").ok().flatten().unwrap_or_default();
+    let id = id_of(old);
     let same_kind = old.get_by_name::<&str>("kind").ok().flatten() == Some(kind.as_str());
     match stored_destination(id, &secret.field).filter(|_| same_kind) {
         None => failure::invalid(
@@ -122,8 +138,8 @@ pub fn seal_channel<'a>(trigger: &'a PgTrigger<'a>) -> Outcome<'a> {
     if trigger.old().is_none() && is_restored(&row) {
         return Ok(None);
     }
-    let id = row.get_by_name::<i64>("id").ok().flatten().unwrap_or_default();
-    let secrets = ASIDE.with_borrow_mut(|aside| aside.remove(&scope_of(&row))).unwrap_or_default();
+    let id = id_of(&row);
+    let secrets = ASIDE.with_borrow_mut(|aside| aside.by_id.remove(&id)).unwrap_or_default();
     let fields: Vec<String> = secrets.iter().map(|secret| secret.field.clone()).collect();
     let outcome = Spi::connect_mut(|client| -> spi::Result<()> {
         client.update(
@@ -234,6 +250,10 @@ pub fn is_restored<A: pgrx::WhoAllocated>(row: &PgHeapTuple<'_, A>) -> bool {
     // SAFETY: reads this backend's state.
     let transaction = unsafe { pg_sys::GetCurrentTransactionStartTimestamp() };
     created.is_some_and(|created| i64::from(created) != transaction)
+}
+
+fn id_of<A: pgrx::WhoAllocated>(row: &PgHeapTuple<'_, A>) -> i64 {
+    row.get_by_name::<i64>("id").ok().flatten().unwrap_or_default()
 }
 
 fn scope_of<A: pgrx::WhoAllocated>(row: &PgHeapTuple<'_, A>) -> Scope {

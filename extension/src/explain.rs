@@ -1,14 +1,13 @@
 //! Who would hear of an event, who not, and why. Asks the same compiled matcher, so that it cannot
 //! disagree with it; emits nothing.
 
-use pgrx::JsonB;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::prelude::*;
 
 use crate::emit::write::last_notified;
 use crate::failure;
 use crate::identity::{as_owner, is_admin, principal};
-use crate::jsonb::JsonbPayload;
+use crate::jsonb::{JsonbPayload, JsonbText};
 use crate::matcher::{self, Candidate, Refusal, Subscription};
 
 type Row = (i64, Option<String>, Option<String>, String, String);
@@ -23,7 +22,7 @@ VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 #[allow(clippy::type_complexity, unsafe_code)]
 pub fn explain_event(
     kind: Option<&str>,
-    payload: default!(Option<JsonB>, "'{}'"),
+    payload: default!(Option<JsonbText>, "'{}'"),
     project: default!(Option<&str>, "NULL"),
 ) -> TableIterator<
     'static,
@@ -47,7 +46,7 @@ pub fn explain_event(
     let matcher = as_owner(|| matcher::of(kind, project));
     // SAFETY: reads the clock; the datum was made here and lives until the function returns.
     let (now, payload) = unsafe {
-        let payload = payload.unwrap_or(JsonB(serde_json::json!({})));
+        let payload = payload.unwrap_or(JsonbText("{}".into()));
         let datum = payload.into_datum().expect("a jsonb");
         (pg_sys::GetCurrentTimestamp(), JsonbPayload::new(datum))
     };

@@ -46,7 +46,11 @@ fn may_act_for_others(role: pg_sys::Oid) -> bool {
     // SAFETY: catalog lookups inside a transaction; a missing role is InvalidOid.
     unsafe {
         let app = pg_sys::get_role_oid(c"klaxon_app".as_ptr(), true);
-        app != pg_sys::InvalidOid && pg_sys::is_member_of_role(role, app)
+        // A superuser is a member of everything; but inside its SECURITY DEFINER function the
+        // setting is the caller's, who is not.
+        app != pg_sys::InvalidOid
+            && (pg_sys::is_member_of_role_nosuper(role, app)
+                || pg_sys::superuser_arg(role) && !pg_sys::InLocalUserIdChange())
     }
 }
 

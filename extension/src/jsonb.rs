@@ -5,6 +5,9 @@ use std::ffi::CStr;
 
 use klaxon_model::payload::Payload;
 use pgrx::datum::{Datum, UnboxDatum};
+use pgrx::pgrx_sql_entity_graph::metadata::{
+    ArgumentError, ReturnsError, ReturnsRef, SqlMappingRef, SqlTranslatable, TypeOrigin,
+};
 use pgrx::prelude::*;
 use pgrx::{FromDatum, IntoDatum};
 
@@ -60,6 +63,24 @@ unsafe impl UnboxDatum for JsonbText {
     {
         Self(to_text(datum.sans_lifetime()))
     }
+}
+
+// SAFETY: Postgres calls a function declared with jsonb with a jsonb.
+#[allow(unsafe_code)]
+unsafe impl<'fcx> pgrx::callconv::ArgAbi<'fcx> for JsonbText {
+    unsafe fn unbox_arg_unchecked(argument: pgrx::callconv::Arg<'_, 'fcx>) -> Self {
+        // SAFETY: as the caller promises.
+        unsafe { argument.unbox_arg_using_from_datum().expect("an argument that is not null") }
+    }
+}
+
+// SAFETY: it says jsonb, which is what the conversions above take and make.
+#[allow(unsafe_code)]
+unsafe impl SqlTranslatable for JsonbText {
+    const TYPE_IDENT: &'static str = pgrx::pgrx_resolved_type!(JsonbText);
+    const TYPE_ORIGIN: TypeOrigin = TypeOrigin::External;
+    const ARGUMENT_SQL: Result<SqlMappingRef, ArgumentError> = Ok(SqlMappingRef::literal("jsonb"));
+    const RETURN_SQL: Result<ReturnsRef, ReturnsError> = Ok(ReturnsRef::One(SqlMappingRef::literal("jsonb")));
 }
 
 /// A payload, detoasted.

@@ -57,12 +57,16 @@ pub fn retry_dead(
 /// Sends past events to a channel again, each as a new delivery; with `dry_run` only counts them.
 #[pg_extern(volatile)]
 pub fn replay(
-    channel: &str,
-    since: TimestampWithTimeZone,
-    until: default!(TimestampWithTimeZone, "now()"),
-    events: default!(Option<Vec<String>>, "NULL"),
-    dry_run: default!(bool, "true"),
+    channel: Option<&str>,
+    since: Option<TimestampWithTimeZone>,
+    until: default!(Option<TimestampWithTimeZone>, "now()"),
+    events: default!(Option<Vec<Option<String>>>, "NULL"),
+    dry_run: default!(Option<bool>, "true"),
 ) -> i64 {
+    let (channel, since) = (given("channel", channel), given("since", since));
+    let (until, dry_run) = (given("until", until), given("dry_run", dry_run));
+    let events: Option<Vec<String>> =
+        events.map(|events| events.into_iter().map(|event| given("an element of events", event)).collect());
     let channels = editable(Some(channel));
     let [id] = channels[..] else {
         if channels.is_empty() {
@@ -108,6 +112,17 @@ fn editable(name: Option<&str>) -> Vec<i64> {
             .collect::<spi::Result<Vec<i64>>>()
     })
     .unwrap_or_else(|error| internal(&error))
+}
+
+fn given<T>(name: &str, value: Option<T>) -> T {
+    value.unwrap_or_else(|| {
+        failure::raise(
+            PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
+            format!("{name} is null"),
+            None,
+            "Leave an argument out to take its default.",
+        )
+    })
 }
 
 fn count(query: &str, arguments: &[pgrx::datum::DatumWithOid<'_>]) -> i64 {
