@@ -1,6 +1,5 @@
 //! A fresh database for each test, and sessions in it.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use std::future::poll_fn;
@@ -11,8 +10,6 @@ use crate::cluster::{Cluster, SUPERUSER};
 use crate::process;
 
 static NEXT: AtomicU32 = AtomicU32::new(1);
-/// Two installations at once would race to create the same roles.
-static INSTALLING: Mutex<()> = Mutex::new(());
 
 /// A role with the rights of `klaxon_worker` and nothing else: the worker of the tests is nobody's
 /// superuser.
@@ -51,12 +48,12 @@ impl<'c> Database<'c> {
     #[must_use]
     pub fn create(cluster: &'c Cluster) -> Self {
         let database = Self::bare(cluster);
-        let _one = INSTALLING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         database.psql("CREATE EXTENSION pg_klaxon");
         database.psql(&format!(
-            "DO $$ BEGIN IF to_regrole('{WORKER_ROLE}') IS NULL THEN
+            "DO $$ BEGIN
                  CREATE ROLE {WORKER_ROLE} LOGIN IN ROLE klaxon_worker;
-             END IF; END $$"
+             EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
+             END $$"
         ));
         database
     }

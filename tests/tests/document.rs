@@ -1,9 +1,10 @@
-//! The README's tour is run as it stands: every fenced block after a comment `<!-- test: … -->`.
+//! The README's tour and the cookbook are run as they stand: every fenced block after a comment
+//! `<!-- test: … -->`.
 //!
 //! `<!-- test: sql -->` runs the block's statements in psql, in one session after the other and one
 //! database for all. `<!-- test: sh -->` runs its lines in a shell whose `psql` and `klaxon` are
 //! those under test. `<!-- test: shows -->` marks what the block before it prints: each line of it must
-//! appear, in this order; `…` stands for anything.
+//! appear, in this order; `…` stands for anything, and the rule under psql's heading for any rule.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -56,7 +57,9 @@ fn blocks(markdown: &str) -> Vec<Block> {
 /// Whether what was promised appears, line by line and in order.
 fn shows(printed: &str, promised: &str) -> Result<(), String> {
     let mut rest = printed.lines();
-    for line in promised.lines().map(str::trim).filter(|line| !line.is_empty()) {
+    // psql's rule is as long as what `…` hides.
+    let is_rule = |line: &str| line.chars().all(|c| matches!(c, '-' | '+'));
+    for line in promised.lines().map(str::trim).filter(|line| !is_rule(line)) {
         if !rest.any(|printed| fits(printed.trim(), line)) {
             return Err(format!("\"{line}\" is not in\n{printed}"));
         }
@@ -95,18 +98,28 @@ fn marked_blocks_are_found() {
     assert!(fits("run.failed | 3f2a", "run.failed | …") && !fits("run.failed", "run.finished"));
 }
 
-#[tokio::test]
-async fn the_tour_runs_as_it_stands() {
+#[test]
+fn the_tour_runs_as_it_stands() {
+    follow("README.md");
+}
+
+#[test]
+fn the_cookbook_runs_as_it_stands() {
+    follow("docs/cookbook.md");
+}
+
+/// Does what a document says, in a database of its own.
+fn follow(document: &str) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let markdown = std::fs::read_to_string(root.join("README.md")).expect("README.md reads");
+    let markdown = std::fs::read_to_string(root.join(document)).expect("the document reads");
     let blocks = blocks(&markdown);
-    assert!(blocks.iter().any(|block| block.kind == Kind::Sql), "the tour is marked");
+    assert!(blocks.iter().any(|block| block.kind == Kind::Sql), "{document} is marked");
     let database = Database::bare(Cluster::shared());
     let psql = database.cluster.client("psql", &database.name).get_program().to_owned();
     let workshop = Workshop::new(Path::new(&psql));
     let mut printed = String::new();
     for block in blocks {
-        let place = format!("README.md line {}", block.line);
+        let place = format!("{document} line {}", block.line);
         let command = match block.kind {
             Kind::Shows => {
                 shows(&printed, &block.text).unwrap_or_else(|error| panic!("{place}: {error}"));
