@@ -13,7 +13,7 @@ use crate::jsonb::JsonbPayload;
 use crate::matcher::{self, Candidate, Matcher, Subscription};
 use crate::setting::MAX_PAYLOAD_BYTES;
 use crate::transition::{self, Event};
-use crate::wakeup;
+use crate::wakeup::{self, Signal};
 
 pub mod write;
 use write::{Batch, Delivery, Note};
@@ -166,10 +166,10 @@ impl Pass {
         self.cooldowns.record();
         write::filter_errors(&self.filter_errors);
         if self.batch.delivered {
-            wakeup::at_commit(wakeup::OUTBOX);
+            wakeup::at_commit(Signal::Outbox);
         }
         if self.batch.noted {
-            wakeup::at_commit(wakeup::INBOX);
+            wakeup::at_commit(Signal::Inbox);
         }
     }
 }

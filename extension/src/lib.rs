@@ -13,7 +13,8 @@
 //! | [`channel`] | masking and sealing of channels' secrets |
 //! | [`subscription`] | validation of what subscriptions say |
 //! | [`deadline`] | a timer around one call into Postgres |
-//! | [`wakeup`] | `NOTIFY` |
+//! | [`wakeup`] | `NOTIFY`, or the relay's part of it |
+//! | [`relay`] | shared memory and the background worker that notifies for others |
 //! | [`setting`] | configuration parameters |
 //!
 //! Tables, views, policies and plain functions are SQL, one concept a file, under `sql/`.
@@ -30,6 +31,7 @@ mod jsonb;
 mod jsonpath;
 mod matcher;
 mod redeliver;
+mod relay;
 mod relcache;
 mod setting;
 mod snapshot;
@@ -42,8 +44,12 @@ mod wakeup;
 #[pg_guard]
 #[allow(non_snake_case)]
 pub extern "C-unwind" fn _PG_init() {
-    setting::define();
+    let preloading = relay::is_preloading();
+    setting::define(preloading);
     relcache::watch();
+    if preloading {
+        relay::install();
+    }
 }
 
 // One after another, so that the generated schema reads the same every time.

@@ -5,7 +5,7 @@ use pgrx::prelude::*;
 
 use crate::failure;
 use crate::identity::{as_owner, is_admin, principal};
-use crate::wakeup;
+use crate::wakeup::{self, Signal};
 
 const EDITABLE: &str = "
     SELECT c.id FROM klaxon.channel AS c
@@ -49,7 +49,7 @@ pub fn retry_dead(
     }
     let revived = as_owner(|| count(REVIVE, &[channels.into(), since.into(), delivery_id.into()]));
     if revived > 0 {
-        wakeup::at_commit(wakeup::OUTBOX);
+        wakeup::at_commit(Signal::Outbox);
     }
     revived
 }
@@ -97,7 +97,7 @@ pub fn replay(
         )
     });
     if replayed > 0 {
-        wakeup::at_commit(wakeup::OUTBOX);
+        wakeup::at_commit(Signal::Outbox);
     }
     replayed
 }

@@ -9,7 +9,7 @@ use std::cell::Cell;
 
 use pgrx::prelude::*;
 
-use crate::wakeup;
+use crate::wakeup::{self, Signal};
 
 thread_local! {
     static GENERATION: Cell<u64> = const { Cell::new(0) };
@@ -90,6 +90,6 @@ pub fn configuration_changed<'a>(
         // SAFETY: the relation exists; the message is queued in this transaction.
         unsafe { pg_sys::CacheInvalidateRelcacheByRelid(subscription) };
     }
-    wakeup::at_commit(wakeup::CONFIG);
+    wakeup::at_commit(Signal::Config);
     Ok(None)
 }

@@ -1,6 +1,7 @@
 //! The extension's configuration parameters.
 
 use std::ffi::CString;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
 
@@ -20,11 +21,32 @@ pub enum Wakeup {
 }
 
 pub static PRINCIPAL: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
-pub static WAKEUP: GucSetting<Wakeup> = GucSetting::<Wakeup>::new(Wakeup::Notify);
+/// One of the two is the parameter: its default differs.
+static WAKEUP: GucSetting<Wakeup> = GucSetting::<Wakeup>::new(Wakeup::Notify);
+static WAKEUP_PRELOADED: GucSetting<Wakeup> = GucSetting::<Wakeup>::new(Wakeup::Relay);
+static PRELOADED: AtomicBool = AtomicBool::new(false);
+static RELAY_DATABASE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"postgres"));
 pub static MAX_PAYLOAD_BYTES: GucSetting<i32> = GucSetting::<i32>::new(256 * 1024);
 pub static ALLOW_HTTP: GucSetting<bool> = GucSetting::<bool>::new(false);
 
-pub fn define() {
+/// Whether the library came with the server, by `shared_preload_libraries`.
+pub fn is_preloaded() -> bool {
+    PRELOADED.load(Ordering::Relaxed)
+}
+
+/// How the worker is to be told.
+pub fn wakeup() -> Wakeup {
+    if is_preloaded() { WAKEUP_PRELOADED.get() } else { WAKEUP.get() }
+}
+
+/// Where the relay notifies.
+pub fn relay_database() -> String {
+    RELAY_DATABASE.get().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// Defines them all; once, from `_PG_init`.
+pub fn define(preloaded: bool) {
+    PRELOADED.store(preloaded, Ordering::Relaxed);
     GucRegistry::define_string_guc(
         c"klaxon.principal",
         c"Who acts, for a session that serves many users.",
@@ -37,8 +59,16 @@ pub fn define() {
         c"klaxon.wakeup",
         c"How the worker is told that something was committed.",
         c"relay, notify or poll.",
-        &WAKEUP,
+        if preloaded { &WAKEUP_PRELOADED } else { &WAKEUP },
         GucContext::Suset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_string_guc(
+        c"klaxon.relay_database",
+        c"The database in which the relay notifies.",
+        c"In others, relay acts as notify. Counts where the library is in shared_preload_libraries.",
+        &RELAY_DATABASE,
+        GucContext::Sighup,
         GucFlags::default(),
     );
     GucRegistry::define_int_guc(
