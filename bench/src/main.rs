@@ -1,12 +1,13 @@
 //! What `make bench` measures: medians of alternating rounds on one machine, and ratios wherever there
 //! is something to compare to, because absolute figures are that machine's.
 //!
-//! Writes `docs/benchmarks.md`. Arguments choose among `emit` and `deliver`; without any, both run and
+//! Writes `docs/benchmarks.md`. Arguments choose among `emit`, `wakeup` and `deliver`; without any, both run and
 //! the file is written.
 
 mod deliver;
 mod emit;
 mod report;
+mod wakeup;
 
 use klaxon_tests::cluster::Cluster;
 use report::Report;
@@ -15,7 +16,7 @@ use report::Report;
 pub const ROUNDS: usize = 3;
 
 /// The settings of the cluster: durable, and with room for the working set.
-const SETTINGS: [(&str, &str); 4] =
+pub const SETTINGS: [(&str, &str); 4] =
     [("fsync", "on"), ("synchronous_commit", "on"), ("shared_buffers", "1GB"), ("max_wal_size", "8GB")];
 
 #[tokio::main]
@@ -29,6 +30,9 @@ async fn main() -> anyhow::Result<()> {
     );
     if wanted("emit") {
         emit::measure(&cluster, &mut report).await?;
+    }
+    if wanted("wakeup") {
+        wakeup::measure(&mut report).await?;
     }
     if wanted("deliver") {
         deliver::measure(&cluster, &mut report).await?;

@@ -6,6 +6,7 @@
 //! one every [`PAUSE`]. What it loses when it or the server restarts is a hint: the worker polls.
 
 use std::cell::Cell;
+use std::ffi::CStr;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -139,6 +140,8 @@ pub extern "C-unwind" fn klaxon_relay_main(_argument: pg_sys::Datum) {
     BackgroundWorker::attach_signal_handlers(SignalWakeFlags::SIGHUP | SignalWakeFlags::SIGTERM);
     let database = setting::relay_database();
     BackgroundWorker::connect_worker_to_spi(Some(&database), None);
+    // A hint need not be durable: its transaction writes a commit record, which nobody waits for.
+    set(c"synchronous_commit", c"off");
     let shared = SHARED.get();
     // SAFETY: all of it is this process's own; the callback is run at its orderly end.
     unsafe {
@@ -169,6 +172,19 @@ pub extern "C-unwind" fn klaxon_relay_main(_argument: pg_sys::Datum) {
     // With status 0 it would not be started again, and a stopping server starts none.
     // SAFETY: ends this process, running its callbacks.
     unsafe { pg_sys::proc_exit(1) };
+}
+
+#[allow(unsafe_code)]
+fn set(name: &CStr, value: &CStr) {
+    // SAFETY: both are copied.
+    unsafe {
+        pg_sys::SetConfigOption(
+            name.as_ptr(),
+            value.as_ptr(),
+            pg_sys::GucContext::PGC_USERSET,
+            pg_sys::GucSource::PGC_S_OVERRIDE,
+        );
+    }
 }
 
 #[allow(unsafe_code)]
