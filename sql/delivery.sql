@@ -58,12 +58,14 @@ CREATE TABLE klaxon.audit_head (
     chain       uuid NOT NULL,
     seq         bigint NOT NULL DEFAULT 0,
     mac         bytea NOT NULL DEFAULT '\x0000000000000000000000000000000000000000000000000000000000000000',
+    key_id      text,
     only_row    boolean PRIMARY KEY DEFAULT true CHECK (only_row)
 ) WITH (fillfactor = 10);
 COMMENT ON TABLE  klaxon.audit_head IS 'The end of the chain: locked for a moment by the worker that appends to it';
 COMMENT ON COLUMN klaxon.audit_head.chain IS 'The chain''s id';
 COMMENT ON COLUMN klaxon.audit_head.seq IS 'seq of the last row of klaxon.delivery';
 COMMENT ON COLUMN klaxon.audit_head.mac IS 'mac of the last row of klaxon.delivery';
+COMMENT ON COLUMN klaxon.audit_head.key_id IS 'Which key the next row must be under; null until the first';
 COMMENT ON COLUMN klaxon.audit_head.only_row IS 'There is one row';
 
 CREATE FUNCTION klaxon.refuse_change() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, klaxon, pg_temp AS $$

@@ -3,5 +3,6 @@
 pub mod adopt;
 pub mod audit;
 pub mod init;
+pub mod keys;
 pub mod run;
 pub mod seal;

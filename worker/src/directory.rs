@@ -13,6 +13,7 @@ use secrecy::SecretString;
 use tokio_postgres::{Client, Error, Row};
 
 use crate::channel::{Channel, Project};
+use crate::keyring::Keyring;
 use crate::settle::ChannelName;
 use crate::statement::Statements;
 
@@ -176,7 +177,7 @@ impl Directory {
 pub async fn load(
     client: &Client,
     statements: &Statements,
-    keys: &[SecretKey],
+    keyring: &Keyring,
     request: Request,
 ) -> Result<Loaded, Error> {
     let (channels, projects, types) = try_join3(
@@ -185,7 +186,7 @@ pub async fn load(
         client.query(&statements.event_types, &[]),
     )
     .await?;
-    let routes = channels.iter().map(|row| route(row, keys)).collect::<Result<_, _>>()?;
+    let routes = channels.iter().map(|row| route(row, keyring)).collect::<Result<_, _>>()?;
     let projects = projects.iter().map(project).collect::<Result<_, _>>()?;
     let types = types.iter().map(meaning).collect::<Result<_, _>>()?;
     Ok(Loaded { request, routes, projects, types })
@@ -202,7 +203,7 @@ fn meaning(row: &Row) -> Result<(String, Meaning), Error> {
     Ok((row.try_get("name")?, Meaning { severity, resolves: row.try_get("resolves")? }))
 }
 
-fn route(row: &Row, keys: &[SecretKey]) -> Result<Arc<Route>, Error> {
+fn route(row: &Row, keyring: &Keyring) -> Result<Arc<Route>, Error> {
     let (id, name): (i64, String) = (row.try_get("id")?, row.try_get("name")?);
     let kind: String = row.try_get("kind")?;
     let config: String = row.try_get("config")?;
@@ -212,7 +213,7 @@ fn route(row: &Row, keys: &[SecretKey]) -> Result<Arc<Route>, Error> {
     };
     // The check constraint admits no other kind.
     let kind: Kind = kind.parse().unwrap_or(Kind::Webhook);
-    let settings = open(id, kind, &config, &sealed, keys);
+    let settings = keyring.open(|keys| open(id, kind, &config, &sealed, keys));
     let channel = Channel { id, name: name.clone(), settings };
     let name = Arc::new(ChannelName { name, kind: kind.as_str() });
     Ok(Arc::new(Route { channel, name, enabled: row.try_get("enabled")? }))

@@ -24,7 +24,8 @@ pub struct Installation {
     pub audit_key_file: PathBuf,
     /// The private key.
     pub secret: SecretKey,
-    audit: audit::Key,
+    /// The audit key.
+    pub audit: audit::Key,
     text: String,
 }
 

@@ -115,6 +115,32 @@ pub fn write_new(path: &Path, text: &str) -> anyhow::Result<()> {
         .with_context(|| format!("cannot write {}", path.display()))
 }
 
+/// Writes a key before those of a file: a new file in its place at once, for the same owner, so that
+/// whoever reads meanwhile reads the one or the other.
+///
+/// # Errors
+/// Where the file does not read or cannot be replaced; it is as it was then.
+pub fn prepend(path: &Path, key: &str) -> anyhow::Result<()> {
+    let former = lines(path)?;
+    let mut text = Zeroizing::new(String::with_capacity((former.len() + 1) * 64));
+    for line in std::iter::once(key).chain(former.iter().map(|line| line.as_str())) {
+        text.push_str(line);
+        text.push('\n');
+    }
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let new = Path::new(&new);
+    // Left by a rotation that was interrupted: nothing has been done under its key.
+    let _: std::io::Result<()> = std::fs::remove_file(new);
+    write_new(new, &text)?;
+    let metadata = std::fs::metadata(path).with_context(|| path.display().to_string())?;
+    std::os::unix::fs::chown(new, Some(metadata.uid()), Some(metadata.gid()))
+        .with_context(|| format!("cannot give {} to the owner of {}", new.display(), path.display()))?;
+    std::fs::rename(new, path).with_context(|| format!("cannot replace {}", path.display()))?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder).and_then(|folder| folder.sync_all()).with_context(|| folder.display().to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs::Permissions;

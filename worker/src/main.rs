@@ -17,6 +17,8 @@ mod directory;
 mod discover;
 mod egress;
 mod installation;
+mod journal;
+mod keyring;
 mod keys;
 mod logging;
 mod metrics;
@@ -52,6 +54,9 @@ enum Command {
     Adopt(command::adopt::Adopt),
     /// Seal a secret read from standard input, to be written in its place
     Seal(command::seal::Seal),
+    /// The keys that secrets are sealed to and the log is signed with
+    #[command(subcommand)]
+    Keys(command::keys::KeysCommand),
     /// Examine the audit log
     #[command(subcommand)]
     Audit(command::audit::Audit),
@@ -85,6 +90,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Init(init) => init.run(cli.config, &settings).await,
         Command::Adopt(adopt) => adopt.run(cli.config, &settings).await,
         Command::Seal(seal) => seal.run(&settings),
+        Command::Keys(keys) => keys.run(&settings).await,
         Command::Audit(audit) => audit.run(&settings).await,
     }
 }

@@ -10,8 +10,6 @@ mod queue;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use klaxon_model::audit;
-use klaxon_model::seal::SecretKey;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -25,6 +23,7 @@ use crate::backoff;
 use crate::channel::Courier;
 use crate::database::{Session, Target, describe};
 use crate::deployment;
+use crate::keyring::Keyring;
 use crate::metrics::Served;
 use crate::statement::{self, Statements};
 
@@ -49,10 +48,8 @@ pub struct Shared {
     pub served: Arc<Served>,
     /// The deployment this worker delivers for; no other's.
     pub deployment_id: Option<String>,
-    /// What opens the channels' secrets, newest first.
-    pub secret_keys: Vec<SecretKey>,
-    /// What signs the log.
-    pub audit_key: audit::Key,
+    /// What opens the channels' secrets and signs the log.
+    pub keyring: Arc<Keyring>,
     /// Where this worker runs.
     pub host: String,
     /// Its settings as people may see them, JSON.
@@ -166,7 +163,9 @@ async fn open(
 }
 
 async fn prepare(shared: &Shared, worker: Uuid, client: &Client) -> anyhow::Result<Statements> {
-    deployment::check(client, shared.deployment_id.as_deref(), &shared.secret_keys).await?;
+    // A rotation may have gone by while there was no session.
+    shared.keyring.reload();
+    deployment::check(client, shared.deployment_id.as_deref(), &shared.keyring.keys().secret).await?;
     client.batch_execute(statement::SETTINGS).await.map_err(describe)?;
     let statements = Statements::prepare(client).await.map_err(describe)?;
     let version = env!("CARGO_PKG_VERSION");

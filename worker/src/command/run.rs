@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 
@@ -11,7 +10,7 @@ use crate::channel::{Courier, CourierOptions, Smtp};
 use crate::config::Settings;
 use crate::database::Target;
 use crate::egress::{Guard, GuardOptions, Login, Server};
-use crate::keys::Keys;
+use crate::keyring::Keyring;
 use crate::metrics;
 use crate::run::{self, Shared};
 
@@ -20,9 +19,8 @@ use crate::run::{self, Shared};
 /// # Errors
 /// Where the configuration, the keys or a database's deployment do not allow it to begin.
 pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
-    let keys = Keys::load(&settings)?;
+    let keyring = Arc::new(Keyring::load(&settings)?);
     let targets = Target::all(&settings.database_url)?;
-    let mut audit = keys.audit.into_iter();
     let served = Arc::default();
     metrics::serve(settings.metrics_addr, Arc::clone(&served), targets.len()).await?;
     let shared = Shared {
@@ -31,8 +29,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
         per_channel: settings.per_channel,
         attempt_timeout: settings.http_timeout,
         poll_interval: settings.poll_interval,
-        secret_keys: keys.secret,
-        audit_key: audit.next().context("no audit key")?,
+        keyring,
         served,
         deployment_id: settings.deployment_id.clone(),
         host: hostname::get().map_or_else(|_| "unknown".into(), |name| name.to_string_lossy().into_owned()),

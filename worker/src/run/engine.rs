@@ -84,7 +84,7 @@ impl Engine {
         let now = Instant::now();
         Self {
             worker,
-            log: Arc::new(Log::new(worker, shared.audit_key.clone())),
+            log: Arc::new(Log::new(worker, Arc::clone(&shared.keyring))),
             schedule: Schedule::new(Limits::new(shared.per_channel)),
             directory: Directory::new(now),
             // Shows nothing as due until the database has said what time it is.

@@ -153,7 +153,7 @@ async fn perform(database: &Database, shared: &Shared, job: Job) -> Result<Answe
             }
         }
         Job::Load(request) => {
-            Answer::Loaded(directory::load(client, statements, &shared.secret_keys, request).await?)
+            Answer::Loaded(directory::load(client, statements, &shared.keyring, request).await?)
         }
         Job::Disable { channel_id, reason } => {
             let row = client.query_opt(&statements.disable, &[&channel_id, &reason]).await?;

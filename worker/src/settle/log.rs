@@ -1,5 +1,7 @@
 //! The batch's rows of the log, chained.
 
+use std::sync::Arc;
+
 use klaxon_model::audit::{Key, Record, Tag, body_hash};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
@@ -8,20 +10,28 @@ use uuid::Uuid;
 use super::SettleError;
 use super::outcome::Outcome;
 use crate::clock::DbTime;
+use crate::keyring::Keyring;
 
 /// What this worker signs its records with.
 #[derive(Debug)]
 pub struct Log {
     worker: Uuid,
-    key: Key,
+    keyring: Arc<Keyring>,
 }
 
 /// The end of the chain, as locked.
 #[derive(Debug)]
 pub struct Head {
-    chain: Uuid,
-    seq: i64,
-    mac: Tag,
+    /// The chain.
+    pub chain: Uuid,
+    /// The last row's `seq`; 0 before the first.
+    pub seq: i64,
+    /// Its MAC.
+    pub mac: Tag,
+    /// The key that the next row must be under; none before the first.
+    pub key_id: Option<String>,
+    /// The database's clock.
+    pub now: DbTime,
 }
 
 impl Head {
@@ -35,7 +45,8 @@ impl Head {
         let length = mac.len();
         let mac =
             mac.try_into().map_err(|_| SettleError::BadHead(format!("mac of {length} bytes, not 32")))?;
-        Ok(Self { chain: row.try_get("chain")?, seq: row.try_get("seq")?, mac })
+        let (chain, seq, key_id) = (row.try_get("chain")?, row.try_get("seq")?, row.try_get("key_id")?);
+        Ok(Self { chain, seq, mac, key_id, now: row.try_get("now")? })
     }
 }
 
@@ -68,26 +79,39 @@ pub struct Lines<'a> {
 }
 
 impl Log {
-    /// A log that this worker appends to under `key`.
-    pub fn new(worker: Uuid, key: Key) -> Self {
-        Self { worker, key }
+    /// A log that this worker appends to.
+    pub fn new(worker: Uuid, keyring: Arc<Keyring>) -> Self {
+        Self { worker, keyring }
     }
 
-    /// Chains `outcomes`, each with its attempt, to `head`; all were attempted at `now`.
+    /// The key that the next record must be under: what the last rotation named.
+    ///
+    /// # Errors
+    ///
+    /// It is not in the key file.
+    pub fn key(&self, head: &Head) -> Result<Key, SettleError> {
+        self.keyring.audit(head.key_id.as_deref()).ok_or_else(|| {
+            let id = head.key_id.as_deref().unwrap_or("none");
+            SettleError::BadHead(format!("the log is under key {id}, which is not in audit-key-file"))
+        })
+    }
+
+    /// Chains `outcomes`, each with its attempt, to `head`; all were attempted at its time.
     pub fn continue_from<'a>(
         &'a self,
+        key: &'a Key,
         head: Head,
         outcomes: impl Iterator<Item = &'a Outcome>,
-        now: DbTime,
     ) -> Lines<'a> {
-        let mut lines = Lines::new(head, now, self.worker, self.key.id());
+        let now = head.now;
+        let mut lines = Lines::new(head, now, self.worker, key.id());
         let mut buffer = Vec::new();
         for outcome in outcomes {
             let Some(attempt) = &outcome.attempt else { continue };
             let hash = attempt.body.as_deref().map(body_hash);
             let record = Record {
                 chain: lines.head.chain.into_bytes(),
-                key_id: self.key.id(),
+                key_id: key.id(),
                 seq: lines.head.seq + 1,
                 kind: "attempt",
                 delivery_id: Some(outcome.ticket.id.into_bytes()),
@@ -108,7 +132,7 @@ impl Log {
                 detail: outcome.replayed.then_some("replayed"),
                 body_hash: hash,
             };
-            let mac = self.key.seal(&record, &lines.head.mac, &mut buffer);
+            let mac = key.seal(&record, &lines.head.mac, &mut buffer);
             lines.push(&record, outcome, mac);
         }
         lines.head_mac = lines.head.mac.to_vec();

@@ -15,8 +15,7 @@ use uuid::Uuid;
 
 use self::batch::Batch;
 pub use self::health::Written;
-use self::log::Head;
-pub use self::log::Log;
+pub use self::log::{Head, Log};
 pub use self::outcome::{Attempt, ChannelName, End, Outcome};
 use crate::clock::{Clock, DbTime};
 use crate::statement::{Statements, reason};
@@ -145,14 +144,14 @@ async fn transact(
         rows.insert(row.try_get(0)?, Some(row.try_get(1)?));
     }
     let head = head.ok_or(SettleError::NoHead)?;
-    let now: DbTime = head.try_get("now")?;
-    let clock = Clock::new(now, Instant::now());
     let head = Head::read(&head)?;
+    let (now, clock) = (head.now, Clock::new(head.now, Instant::now()));
 
     let settled = || outcomes.iter().filter(|outcome| rows.contains_key(&outcome.ticket.id));
     let mut fared = health::sum_up(settled());
     written.worth_writing(&mut fared, now);
-    let lines = log.continue_from(head, settled().filter(|outcome| outcome.attempt.is_some()), now);
+    let key = log.key(&head)?;
+    let lines = log.continue_from(&key, head, settled().filter(|outcome| outcome.attempt.is_some()));
     let columns = lines.columns();
     let channels: Vec<i64> = fared.keys().copied().collect();
     let succeeded: Vec<bool> = fared.values().map(|fared| fared.succeeded).collect();

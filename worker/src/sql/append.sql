@@ -1,7 +1,7 @@
 -- The batch's rows of the log and the chain's new end, in one statement: neither is there without
 -- the other.
 WITH head AS (
-    UPDATE klaxon.audit_head SET seq = $1, mac = $2
+    UPDATE klaxon.audit_head SET seq = $1, mac = $2, key_id = $24::text
 )
 INSERT INTO klaxon.delivery
     (seq, delivery_id, attempt, event_id, event_type, project, subscription_id, channel_id, channel_name, channel_kind, status,

@@ -1,0 +1,117 @@
+//! New keys under running workers.
+
+use klaxon_tests::database::Database;
+use klaxon_tests::receiver::Hook;
+use klaxon_tests::scene::Scene;
+use klaxon_tests::until::until;
+use serde_json::{Value, json};
+
+async fn run(scene: &Scene<'_>, arguments: &[&str]) -> (Option<i32>, Value) {
+    let output = scene.installation.run(arguments).await;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let value = serde_json::from_str(&said)
+        .unwrap_or_else(|error| panic!("{error}: {said}{}", String::from_utf8_lossy(&output.stderr)));
+    (output.status.code(), value)
+}
+
+fn lines(scene: &Scene<'_>, file: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(scene.installation.folder().join(file)).expect("the file reads");
+    text.lines().map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn a_rotation_loses_nothing_while_two_workers_deliver() {
+    let scene = Scene::set(Database::new()).await;
+    for name in ["one", "two", "three"] {
+        scene
+            .webhook(
+                name,
+                Hook::default().secret("whsec_c2VjcmV0IG9mIGEgaG9vaw=="),
+                json!({}),
+                &["run.failed"],
+            )
+            .await;
+    }
+    let (mut first, mut second) = (scene.worker(&[]).await, scene.worker(&[]).await);
+    let emitting = scene.database.connect().await;
+    let emitter = tokio::spawn(async move {
+        for n in 0..300 {
+            emitting
+                .execute("SELECT klaxon.notify_event('run.failed', $1)", &[&json!({ "n": n })])
+                .await
+                .expect("the event is valid");
+        }
+    });
+    until(&scene.client, "EXISTS (SELECT FROM klaxon.delivery)").await;
+    for _ in 0..2 {
+        let (code, done) = run(&scene, &["keys", "rotate", "--json"]).await;
+        assert_eq!((code, &done["databases"][0]["resealed"]), (Some(0), &json!(3)), "{done}");
+        assert_eq!(done["databases"][0]["unopened"], json!(0));
+    }
+    emitter.await.expect("it does not panic");
+    until(&scene.client, "NOT EXISTS (SELECT FROM klaxon.outbox)").await;
+    for name in ["/one", "/two", "/three"] {
+        let requests = scene.receiver.wait_at(name, 300).await;
+        assert_eq!(requests.len(), 300, "each event arrives once");
+        assert!(requests.iter().all(|request| request.verified == Some(Ok(()))), "each is signed");
+    }
+    let (code, verdict) = run(&scene, &["audit", "verify", "--json"]).await;
+    assert_eq!((code, &verdict["findings"]), (Some(0), &json!([])), "{verdict}");
+    let rotations: i64 = scene
+        .client
+        .query_one("SELECT count(*) FROM klaxon.delivery WHERE kind = 'rotation'", &[])
+        .await
+        .unwrap()
+        .get(0);
+    assert_eq!(rotations, 2);
+    for worker in [&mut first, &mut second] {
+        worker.signal("TERM");
+        assert!(worker.wait().await.success());
+    }
+
+    // Everything is sealed to the newest key: it alone opens the channels.
+    assert_eq!((lines(&scene, "secret.key").len(), lines(&scene, "audit.key").len()), (3, 3));
+    std::fs::write(scene.installation.folder().join("secret.key"), &lines(&scene, "secret.key")[0]).unwrap();
+    let _worker = scene.worker(&[]).await;
+    scene.emit("run.failed", json!({})).await;
+    let last = scene.receiver.wait_at("/one", 301).await.pop().unwrap();
+    assert_eq!(last.verified, Some(Ok(())));
+}
+
+#[tokio::test]
+async fn an_interrupted_rotation_is_gone_on_with() {
+    let scene = Scene::set(Database::new()).await;
+    scene.webhook("hook", Hook::default().secret("sesame"), json!({}), &["run.failed"]).await;
+    let _worker = scene.worker(&[]).await;
+    scene.emit("run.failed", json!({})).await;
+    until(&scene.client, "EXISTS (SELECT FROM klaxon.delivery)").await;
+
+    // It had come as far as the files.
+    for file in ["secret.key", "audit.key"] {
+        let path = scene.installation.folder().join(file);
+        let former = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, format!("{}\n{former}", "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY="))
+            .unwrap();
+    }
+    // Until it goes on, what is in use stays in use.
+    scene.emit("run.failed", json!({})).await;
+    scene.receiver.wait_at("/hook", 2).await;
+    let (code, done) = run(&scene, &["keys", "rotate", "--json"]).await;
+    assert_eq!((code, &done["databases"][0]["resealed"]), (Some(0), &json!(1)));
+    assert_eq!(lines(&scene, "secret.key").len(), 2, "no further keys were made");
+    scene.emit("run.failed", json!({})).await;
+    scene.receiver.wait_at("/hook", 3).await;
+    until(&scene.client, "(SELECT count(*) FROM klaxon.delivery WHERE kind = 'attempt') = 3").await;
+    let (code, verdict) = run(&scene, &["audit", "verify", "--json"]).await;
+    assert_eq!((code, &verdict["findings"]), (Some(0), &json!([])), "{verdict}");
+}
+
+#[tokio::test]
+async fn only_a_superuser_rotates() {
+    let scene = Scene::set(Database::new()).await;
+    let url = scene.database.worker_url();
+    let output = scene.installation.run(&["keys", "rotate", "--database-url", &url]).await;
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("is a superuser's to set"));
+    assert_eq!(lines(&scene, "secret.key").len(), 1, "nothing was written");
+}
