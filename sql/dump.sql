@@ -22,6 +22,8 @@ SELECT pg_catalog.pg_extension_config_dump('klaxon.held_back', '');
 SELECT pg_catalog.pg_extension_config_dump('klaxon.filter_error', '');
 SELECT pg_catalog.pg_extension_config_dump('klaxon.delivery', '');
 SELECT pg_catalog.pg_extension_config_dump('klaxon.audit_head', '');
+SELECT pg_catalog.pg_extension_config_dump('klaxon.config_change', '');
+SELECT pg_catalog.pg_extension_config_dump('klaxon.config_change_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('klaxon.inbox', '');
 SELECT pg_catalog.pg_extension_config_dump('klaxon.inbox_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('klaxon.agent', '');

@@ -919,6 +919,14 @@ CREATE FUNCTION "match_events"()
 /* </end connected objects> */
 
 /* <begin connected objects> */
+-- pg_klaxon::journal::record_change
+CREATE FUNCTION "record_change"()
+	RETURNS TRIGGER
+	LANGUAGE c
+	AS 'MODULE_PATHNAME', 'record_change_wrapper';
+/* </end connected objects> */
+
+/* <begin connected objects> */
 -- pg_klaxon::channel::seal_channel
 CREATE FUNCTION "seal_channel"()
 	RETURNS TRIGGER
@@ -1456,6 +1464,7 @@ DECLARE
     last_sent timestamptz;
     head bigint;
     unsealed bigint;
+    unrecorded bigint;
     raised bigint;
     warned text[];
 BEGIN
@@ -1477,6 +1486,7 @@ BEGIN
     FROM klaxon.delivery AS d WHERE d.kind = 'attempt' AND d.status = 'sent' ORDER BY d.seq DESC LIMIT 1;
     SELECT h.seq INTO head FROM klaxon.audit_head AS h;
     SELECT count(*) INTO unsealed FROM klaxon.delivery AS d WHERE octet_length(d.mac) <> 32;
+    SELECT count(*) INTO unrecorded FROM klaxon.config_change AS c;
     SELECT coalesce(sum(f.events), 0) INTO raised FROM klaxon.filter_error AS f;
 
     warned := array_remove(ARRAY[
@@ -1506,7 +1516,7 @@ BEGIN
         ('failed_last_hour', failed::text),
         ('last_delivery', date_trunc('second', last_sent)::text),
         ('audit_seq', head::text),
-        ('audit_unsealed', unsealed::text),
+        ('audit_unsealed', (unsealed + unrecorded)::text),
         ('wakeup', wakeup_mode || CASE
             WHEN wakeup_mode = 'poll' THEN ''
             WHEN alive = 0 THEN ', no worker listens'
@@ -1638,6 +1648,68 @@ COMMENT ON FUNCTION klaxon.prune(interval, interval, interval) IS
 /* <begin connected objects> */
 -- requires:
 --   retention
+--   journal::record_change
+
+-- Who changed what of the configuration. A row waits here until the worker has sealed it into the audit
+-- log; klaxon.status() counts what waits as unsealed.
+CREATE TABLE klaxon.config_change (
+    id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    detail      text NOT NULL,
+    created_at  timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+COMMENT ON TABLE  klaxon.config_change IS 'Changes of the configuration that are not yet in the audit log';
+COMMENT ON COLUMN klaxon.config_change.id IS 'Order of the changes';
+COMMENT ON COLUMN klaxon.config_change.detail IS 'JSON: table, operation, by, session_user, at, and the row, of an update what it changed; secrets masked';
+COMMENT ON COLUMN klaxon.config_change.created_at IS 'When it was made';
+
+-- With the owner's rights, which record_change has taken by then: nobody may call it.
+CREATE FUNCTION klaxon.write_config_change(by text, changed text, operation text, old_row jsonb, new_row jsonb) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, klaxon, pg_temp AS $$
+DECLARE
+    -- Sealed values say nothing, and would be kept in the log after the secret is gone.
+    noise CONSTANT text[] := ARRAY['created_at', 'updated_at', 'sealed'];
+    was jsonb := old_row - noise;
+    is_now jsonb := new_row - noise;
+    told jsonb := jsonb_build_object('table', changed, 'operation', operation, 'by', by, 'session_user', session_user, 'at', clock_timestamp());
+BEGIN
+    IF operation = 'update' THEN
+        -- Of a channel too: a secret that is given anew shows nowhere else, and by whom only here.
+        IF was = is_now AND changed NOT IN ('channel', 'channel_secret') THEN
+            RETURN;
+        END IF;
+        told := told || jsonb_build_object(
+            'row', (SELECT coalesce(jsonb_object_agg(key, value), '{}') FROM jsonb_each(was)
+                    WHERE key IN ('id', 'slug', 'name', 'project', 'principal', 'subscription_id', 'channel_id', 'field')),
+            'changed', (SELECT coalesce(jsonb_object_agg(n.key, jsonb_build_array(was -> n.key, n.value)), '{}')
+                        FROM jsonb_each(is_now) AS n WHERE was -> n.key IS DISTINCT FROM n.value));
+    ELSE
+        told := told || jsonb_build_object('row', coalesce(is_now, was));
+    END IF;
+    INSERT INTO klaxon.config_change (detail) VALUES (told::text);
+END
+$$;
+COMMENT ON FUNCTION klaxon.write_config_change(text, text, text, jsonb, jsonb) IS 'Writes down a change of the configuration';
+COMMENT ON FUNCTION klaxon.record_change() IS 'Trigger: writes down a change of the configuration, and who made it';
+ALTER FUNCTION klaxon.record_change() SET search_path = pg_catalog, klaxon, pg_temp;
+
+DO $$
+DECLARE
+    configured text;
+BEGIN
+    FOREACH configured IN ARRAY ARRAY[
+        'project', 'member', 'event_type', 'channel', 'channel_secret', 'subscription', 'subscription_channel', 'default_subscription', 'deployment'
+    ] LOOP
+        EXECUTE pg_catalog.format(
+            'CREATE TRIGGER record_change AFTER INSERT OR UPDATE OR DELETE ON klaxon.%I
+             FOR EACH ROW EXECUTE FUNCTION klaxon.record_change()', configured);
+    END LOOP;
+END
+$$;
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- requires:
+--   journal
 --   identity::version
 --   explain::explain_event
 --   redeliver::retry_dead
@@ -1705,7 +1777,7 @@ GRANT INSERT (project, events, filters, mode, digest_at, digest_timezone, cooldo
 GRANT UPDATE (read_at) ON klaxon.inbox TO klaxon_user, klaxon_app, klaxon_admin;
 
 -- Administrators.
-GRANT SELECT ON klaxon.worker, klaxon.deployment, klaxon.cooldown, klaxon.held_back, klaxon.filter_error, klaxon.audit_head TO klaxon_admin;
+GRANT SELECT ON klaxon.worker, klaxon.deployment, klaxon.cooldown, klaxon.held_back, klaxon.filter_error, klaxon.audit_head, klaxon.config_change TO klaxon_admin;
 GRANT INSERT (slug, name, url, default_branch), UPDATE (slug, name, url, default_branch), DELETE ON klaxon.project TO klaxon_admin;
 GRANT INSERT (project, principal, role), UPDATE (project, principal, role), DELETE ON klaxon.member TO klaxon_admin;
 GRANT INSERT (name, description, severity, resolves), UPDATE (name, description, severity, resolves), DELETE ON klaxon.event_type TO klaxon_admin;
@@ -1717,6 +1789,7 @@ GRANT SELECT ON klaxon.project, klaxon.event_type, klaxon.event, klaxon.channel,
 GRANT SELECT, INSERT, UPDATE, DELETE ON klaxon.outbox, klaxon.digest_item, klaxon.dead_letter, klaxon.channel_state,
     klaxon.cooldown, klaxon.held_back, klaxon.filter_error, klaxon.worker TO klaxon_worker;
 GRANT SELECT, INSERT ON klaxon.delivery TO klaxon_worker;
+GRANT SELECT, DELETE ON klaxon.config_change TO klaxon_worker;
 GRANT SELECT, INSERT, UPDATE ON klaxon.audit_head TO klaxon_worker;
 GRANT INSERT (id, type, project, payload, dedup_key, occurred_at) ON klaxon.event TO klaxon_worker;
 GRANT UPDATE (enabled, disabled_reason) ON klaxon.channel TO klaxon_worker;
@@ -1730,7 +1803,7 @@ BEGIN
     FOREACH guarded IN ARRAY ARRAY[
         'project', 'member', 'event_type', 'channel', 'channel_secret', 'channel_state', 'subscription', 'subscription_channel',
         'subscription_pattern', 'default_subscription', 'event', 'event_key', 'inbox', 'agent', 'outbox', 'digest_item', 'dead_letter',
-        'cooldown', 'held_back', 'filter_error', 'delivery', 'audit_head', 'worker', 'deployment'
+        'cooldown', 'held_back', 'filter_error', 'delivery', 'config_change', 'audit_head', 'worker', 'deployment'
     ] LOOP
         EXECUTE pg_catalog.format('ALTER TABLE klaxon.%I ENABLE ROW LEVEL SECURITY', guarded);
         EXECUTE pg_catalog.format('CREATE POLICY worker ON klaxon.%I TO klaxon_worker USING (true) WITH CHECK (true)', guarded);
@@ -1812,6 +1885,8 @@ SELECT pg_catalog.pg_extension_config_dump('klaxon.held_back', '');
 SELECT pg_catalog.pg_extension_config_dump('klaxon.filter_error', '');
 SELECT pg_catalog.pg_extension_config_dump('klaxon.delivery', '');
 SELECT pg_catalog.pg_extension_config_dump('klaxon.audit_head', '');
+SELECT pg_catalog.pg_extension_config_dump('klaxon.config_change', '');
+SELECT pg_catalog.pg_extension_config_dump('klaxon.config_change_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('klaxon.inbox', '');
 SELECT pg_catalog.pg_extension_config_dump('klaxon.inbox_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('klaxon.agent', '');

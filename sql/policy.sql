@@ -60,7 +60,7 @@ GRANT INSERT (project, events, filters, mode, digest_at, digest_timezone, cooldo
 GRANT UPDATE (read_at) ON klaxon.inbox TO klaxon_user, klaxon_app, klaxon_admin;
 
 -- Administrators.
-GRANT SELECT ON klaxon.worker, klaxon.deployment, klaxon.cooldown, klaxon.held_back, klaxon.filter_error, klaxon.audit_head TO klaxon_admin;
+GRANT SELECT ON klaxon.worker, klaxon.deployment, klaxon.cooldown, klaxon.held_back, klaxon.filter_error, klaxon.audit_head, klaxon.config_change TO klaxon_admin;
 GRANT INSERT (slug, name, url, default_branch), UPDATE (slug, name, url, default_branch), DELETE ON klaxon.project TO klaxon_admin;
 GRANT INSERT (project, principal, role), UPDATE (project, principal, role), DELETE ON klaxon.member TO klaxon_admin;
 GRANT INSERT (name, description, severity, resolves), UPDATE (name, description, severity, resolves), DELETE ON klaxon.event_type TO klaxon_admin;
@@ -72,6 +72,7 @@ GRANT SELECT ON klaxon.project, klaxon.event_type, klaxon.event, klaxon.channel,
 GRANT SELECT, INSERT, UPDATE, DELETE ON klaxon.outbox, klaxon.digest_item, klaxon.dead_letter, klaxon.channel_state,
     klaxon.cooldown, klaxon.held_back, klaxon.filter_error, klaxon.worker TO klaxon_worker;
 GRANT SELECT, INSERT ON klaxon.delivery TO klaxon_worker;
+GRANT SELECT, DELETE ON klaxon.config_change TO klaxon_worker;
 GRANT SELECT, INSERT, UPDATE ON klaxon.audit_head TO klaxon_worker;
 GRANT INSERT (id, type, project, payload, dedup_key, occurred_at) ON klaxon.event TO klaxon_worker;
 GRANT UPDATE (enabled, disabled_reason) ON klaxon.channel TO klaxon_worker;
@@ -85,7 +86,7 @@ BEGIN
     FOREACH guarded IN ARRAY ARRAY[
         'project', 'member', 'event_type', 'channel', 'channel_secret', 'channel_state', 'subscription', 'subscription_channel',
         'subscription_pattern', 'default_subscription', 'event', 'event_key', 'inbox', 'agent', 'outbox', 'digest_item', 'dead_letter',
-        'cooldown', 'held_back', 'filter_error', 'delivery', 'audit_head', 'worker', 'deployment'
+        'cooldown', 'held_back', 'filter_error', 'delivery', 'config_change', 'audit_head', 'worker', 'deployment'
     ] LOOP
         EXECUTE pg_catalog.format('ALTER TABLE klaxon.%I ENABLE ROW LEVEL SECURITY', guarded);
         EXECUTE pg_catalog.format('CREATE POLICY worker ON klaxon.%I TO klaxon_worker USING (true) WITH CHECK (true)', guarded);

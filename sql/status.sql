@@ -29,6 +29,7 @@ DECLARE
     last_sent timestamptz;
     head bigint;
     unsealed bigint;
+    unrecorded bigint;
     raised bigint;
     warned text[];
 BEGIN
@@ -50,6 +51,7 @@ BEGIN
     FROM klaxon.delivery AS d WHERE d.kind = 'attempt' AND d.status = 'sent' ORDER BY d.seq DESC LIMIT 1;
     SELECT h.seq INTO head FROM klaxon.audit_head AS h;
     SELECT count(*) INTO unsealed FROM klaxon.delivery AS d WHERE octet_length(d.mac) <> 32;
+    SELECT count(*) INTO unrecorded FROM klaxon.config_change AS c;
     SELECT coalesce(sum(f.events), 0) INTO raised FROM klaxon.filter_error AS f;
 
     warned := array_remove(ARRAY[
@@ -79,7 +81,7 @@ BEGIN
         ('failed_last_hour', failed::text),
         ('last_delivery', date_trunc('second', last_sent)::text),
         ('audit_seq', head::text),
-        ('audit_unsealed', unsealed::text),
+        ('audit_unsealed', (unsealed + unrecorded)::text),
         ('wakeup', wakeup_mode || CASE
             WHEN wakeup_mode = 'poll' THEN ''
             WHEN alive = 0 THEN ', no worker listens'

@@ -9,6 +9,7 @@
 //! | [`relcache`] | the invalidation that drops them |
 //! | [`snapshot`] | the snapshot the matchers are read under |
 //! | [`transition`] | the transition table of a statement trigger |
+//! | [`journal`] | changes of the configuration, for the audit log |
 //! | [`jsonb`] | `jsonb`, read where it lies |
 //! | [`channel`] | masking and sealing of channels' secrets |
 //! | [`subscription`] | validation of what subscriptions say |
@@ -27,6 +28,7 @@ mod emit;
 mod explain;
 mod failure;
 mod identity;
+mod journal;
 mod jsonb;
 mod jsonpath;
 mod matcher;
@@ -87,10 +89,15 @@ extension_sql_file!("../../sql/scope.sql", name = "scope", requires = ["membersh
 extension_sql_file!("../../sql/status.sql", name = "status", requires = ["scope", identity::version]);
 extension_sql_file!("../../sql/retention.sql", name = "retention", requires = ["status"]);
 extension_sql_file!(
+    "../../sql/journal.sql",
+    name = "journal",
+    requires = ["retention", journal::record_change]
+);
+extension_sql_file!(
     "../../sql/policy.sql",
     name = "policy",
     requires =
-        ["retention", identity::version, explain::explain_event, redeliver::retry_dead, redeliver::replay]
+        ["journal", identity::version, explain::explain_event, redeliver::retry_dead, redeliver::replay]
 );
 extension_sql_file!("../../sql/dump.sql", name = "dump", requires = ["policy"], finalize);
 
