@@ -101,15 +101,23 @@ LANGUAGE sql SET search_path = pg_catalog, klaxon, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION klaxon.unmute(bigint) IS 'A muted subscription matches again';
 
--- The next time it is digest_at in the subscription's time zone. AT TIME ZONE moves a time that a
--- daylight-saving change skips to the next one that exists, and takes one that exists twice once.
+-- The next time it is digest_at in the subscription's time zone. Of a time that exists twice where
+-- clocks are set back, AT TIME ZONE takes the second, and so every call does: it fires once. A time that
+-- is skipped where clocks are set forward AT TIME ZONE moves on by the length of the gap (02:30 to
+-- 03:30): shown again it is another time. Then it is the first minute after the gap (03:00).
 CREATE FUNCTION klaxon.digest_due(digest_at time, digest_timezone text, at timestamptz) RETURNS timestamptz
 LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, klaxon, pg_temp AS $$
-    SELECT min(due) FROM (
-        SELECT ((at AT TIME ZONE digest_timezone)::date + day + digest_at) AT TIME ZONE digest_timezone AS due
+    SELECT min(d.due) FROM (
+        SELECT CASE WHEN t.due AT TIME ZONE digest_timezone = t.shown THEN t.due ELSE (
+            SELECT min(minute)
+            FROM generate_series(date_trunc('minute', t.due - (t.due AT TIME ZONE digest_timezone - t.shown)), t.due, '1 minute') AS minute
+            WHERE minute AT TIME ZONE digest_timezone >= t.shown
+        ) END AS due
         FROM generate_series(0, 2) AS day
-    ) AS days
-    WHERE due > at
+        CROSS JOIN LATERAL (SELECT (at AT TIME ZONE digest_timezone)::date + day + digest_at AS shown) AS s
+        CROSS JOIN LATERAL (SELECT s.shown, s.shown AT TIME ZONE digest_timezone AS due) AS t
+    ) AS d
+    WHERE d.due > at
 $$;
 COMMENT ON FUNCTION klaxon.digest_due(time, text, timestamptz) IS 'When the next digest is due';
 

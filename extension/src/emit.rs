@@ -120,8 +120,9 @@ impl Pass {
         for subscription in unknown {
             *self.filter_errors.entry(subscription).or_default() += 1;
         }
+        let task = write::window(task.as_deref().unwrap_or_default());
         for subscription in hits {
-            self.hit(event, subscription, task.as_deref().unwrap_or_default(), heading.as_deref());
+            self.hit(event, subscription, &task, heading.as_deref());
         }
     }
 
@@ -132,6 +133,7 @@ impl Pass {
         {
             return;
         }
+        let cooldown_task = (subscription.cooldown_us > 0 && !subscription.digest).then_some(task);
         for target in subscription.targets.iter().filter(|target| target.obstacle.is_none()) {
             let delivery = Delivery {
                 event: event.id,
@@ -139,6 +141,7 @@ impl Pass {
                 project: event.project,
                 subscription: subscription.id,
                 channel: target.channel,
+                cooldown_task,
             };
             if subscription.digest {
                 self.batch.digest(&delivery);

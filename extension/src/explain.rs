@@ -4,7 +4,7 @@
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::prelude::*;
 
-use crate::emit::write::last_notified;
+use crate::emit::write::{last_notified, window};
 use crate::failure;
 use crate::identity::{as_owner, is_admin, principal};
 use crate::jsonb::{JsonbPayload, JsonbText};
@@ -95,7 +95,8 @@ fn cooldown_left(subscription: &Subscription, payload: &JsonbPayload, now: i64) 
         return None;
     }
     let task = payload.text("task_name").unwrap_or_default();
-    let until = as_owner(|| last_notified(subscription.id, &task))?.saturating_add(subscription.cooldown_us);
+    let until =
+        as_owner(|| last_notified(subscription.id, &window(&task)))?.saturating_add(subscription.cooldown_us);
     // Rounded up: what is left is never 0 while something is.
     (until > now).then(|| format!("cooldown: {} s left", (until - now + 999_999) / 1_000_000))
 }

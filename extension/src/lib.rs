@@ -86,7 +86,10 @@ extension_sql_file!(
 extension_sql_file!("../../sql/emit.sql", name = "emit", requires = ["trigger", channel::check_public_key]);
 extension_sql_file!("../../sql/membership.sql", name = "membership", requires = ["emit"]);
 extension_sql_file!("../../sql/scope.sql", name = "scope", requires = ["membership"]);
-extension_sql_file!("../../sql/status.sql", name = "status", requires = ["scope", identity::version]);
+extension_sql_file!("../../sql/cooldown.sql", name = "cooldown", requires = ["scope"]);
+extension_sql_file!("../../sql/digest.sql", name = "digest", requires = ["cooldown"]);
+extension_sql_file!("../../sql/tick.sql", name = "tick", requires = ["digest"]);
+extension_sql_file!("../../sql/status.sql", name = "status", requires = ["tick", identity::version]);
 extension_sql_file!("../../sql/retention.sql", name = "retention", requires = ["status"]);
 extension_sql_file!(
     "../../sql/journal.sql",

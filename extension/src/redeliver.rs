@@ -19,9 +19,9 @@ const REVIVE: &str = "
           AND ($3 IS NULL OR id OPERATOR(pg_catalog.=) $3)
         RETURNING *
     ), revived AS (
-        INSERT INTO klaxon.outbox (id, event_id, event_type, project, subscription_id, channel_id, created_at, attempts, shard, replayed, last_error)
+        INSERT INTO klaxon.outbox (id, event_id, event_type, project, subscription_id, channel_id, created_at, attempts, shard, replayed, last_error, held_back, held_for)
         SELECT id, event_id, event_type, project, subscription_id, channel_id, created_at, attempts,
-               pg_catalog.mod(channel_id, 64), replayed, last_error
+               pg_catalog.mod(channel_id, 64), replayed, last_error, held_back, held_for
         FROM chosen
         RETURNING id
     )

@@ -53,9 +53,9 @@ pub struct Project {
 pub struct Delivery {
     /// The delivery id: the same on every attempt.
     pub id: Uuid,
-    /// The event.
-    pub event_id: Uuid,
-    /// Its type.
+    /// The event; `None` for a digest, which is of many.
+    pub event_id: Option<Uuid>,
+    /// Its type, or [`DIGEST`].
     pub event_type: String,
     /// How bad it is.
     pub severity: Option<Severity>,
@@ -71,6 +71,19 @@ pub struct Delivery {
     pub payload: Box<RawValue>,
     /// Events a cooldown held back before it.
     pub held_back: i64,
+    /// How long those were collected, where that is known.
+    pub held_for: Option<Duration>,
+}
+
+/// The type of a digest: its payload is what `klaxon.digest_payload` makes of its events, and no
+/// application's.
+pub const DIGEST: &str = "digest";
+
+impl Delivery {
+    /// Whether it is a digest.
+    pub fn is_digest(&self) -> bool {
+        self.event_id.is_none() && self.event_type == DIGEST
+    }
 }
 
 /// What follows from an answer.

@@ -2,7 +2,7 @@
 
 mod snapshot;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
 use tokio_postgres::{Client, Error, Row};
@@ -149,6 +149,9 @@ fn fetched(row: &Row) -> Result<Fetched, Error> {
     let payload: Option<String> = row.try_get("payload")?;
     let payload = payload.and_then(|payload| RawValue::from_string(payload).ok());
     let occurred_at: Option<DbTime> = row.try_get("occurred_at")?;
+    let severity: Option<&str> = row.try_get("severity")?;
+    let severity = severity.and_then(|severity| severity.parse().ok());
+    let held_for: Option<i64> = row.try_get("held_for")?;
     Ok(Fetched::Whole(Box::new(Pending {
         id: place.id,
         event_id: row.try_get("event_id")?,
@@ -160,6 +163,13 @@ fn fetched(row: &Row) -> Result<Fetched, Error> {
         replayed: row.try_get("replayed")?,
         event_type: row.try_get("event_type")?,
         project: row.try_get("project")?,
-        event: payload.zip(occurred_at).map(|(payload, occurred_at)| Happening { payload, occurred_at }),
+        cooldown_task: row.try_get("cooldown_task")?,
+        held_back: row.try_get("held_back")?,
+        held_for: held_for.and_then(|micros| u64::try_from(micros).ok()).map(Duration::from_micros),
+        event: payload.zip(occurred_at).map(|(payload, occurred_at)| Happening {
+            payload,
+            occurred_at,
+            severity,
+        }),
     })))
 }

@@ -11,6 +11,7 @@ mod circuit;
 mod clock;
 mod command;
 mod config;
+mod cooldown;
 mod database;
 mod deployment;
 mod directory;

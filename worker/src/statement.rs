@@ -48,6 +48,6 @@ macro_rules! statements {
 }
 
 statements! {
-    append, channels, dead, disable, discover, event_types, expire, failed, fence, first_due, head, health,
-    heartbeat, leave, lock, overflow, projects, refill, register, sent, start, unlock,
+    append, channels, cooldown, dead, disable, discover, event_types, failed, fence, first_due, head, health,
+    heartbeat, leave, lock, overflow, passed, projects, refill, register, sent, start, tick, unlock,
 }

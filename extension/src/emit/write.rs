@@ -1,5 +1,6 @@
 //! What a statement's matches become: rows of the outbox, digests and inboxes, many a statement.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
@@ -16,11 +17,11 @@ const BATCH: usize = 8192;
 const SHARDS: i64 = 64;
 
 const INSERT_OUTBOX: &str = "
-    INSERT INTO klaxon.outbox (id, event_id, event_type, project, subscription_id, channel_id, shard)
-    SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7)";
+    INSERT INTO klaxon.outbox (id, event_id, event_type, project, subscription_id, channel_id, shard, cooldown_task)
+    SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8)";
 const INSERT_ONE: &str = "
-    INSERT INTO klaxon.outbox (id, event_id, event_type, project, subscription_id, channel_id, shard)
-    VALUES ($1, $2, $3, $4, $5, $6, $7)";
+    INSERT INTO klaxon.outbox (id, event_id, event_type, project, subscription_id, channel_id, shard, cooldown_task)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
 const INSERT_DIGEST: &str = "
     INSERT INTO klaxon.digest_item (event_id, subscription_id, channel_id, due_at)
     SELECT d.event_id, d.subscription_id, d.channel_id, klaxon.digest_due(s.digest_at, s.digest_timezone, pg_catalog.now())
@@ -48,6 +49,8 @@ pub struct Delivery<'a> {
     pub project: Option<&'a str>,
     pub subscription: i64,
     pub channel: i64,
+    /// The task whose cooldown the worker has yet to settle, as [`window`] names it.
+    pub cooldown_task: Option<&'a str>,
 }
 
 /// One inbox row to be.
@@ -71,6 +74,7 @@ struct Rows {
     subscriptions: Vec<i64>,
     channels: Vec<i64>,
     shards: Vec<i16>,
+    cooldown_tasks: Vec<Option<String>>,
     principals: Vec<String>,
     reasons: Vec<String>,
     titles: Vec<String>,
@@ -94,6 +98,7 @@ impl Batch {
         rows.ids.push(pgrx::Uuid::from_bytes(*uuid::Uuid::now_v7().as_bytes()));
         rows.push(delivery);
         rows.shards.push(shard(delivery.channel));
+        rows.cooldown_tasks.push(delivery.cooldown_task.map(str::to_owned));
         self.delivered = true;
     }
 
@@ -173,6 +178,7 @@ impl Rows {
                 self.subscriptions.into(),
                 self.channels.into(),
                 self.shards.into(),
+                self.cooldown_tasks.into(),
             ],
         );
     }
@@ -189,9 +195,28 @@ impl Rows {
                 self.subscriptions.pop().into(),
                 self.channels.pop().into(),
                 self.shards.pop().into(),
+                self.cooldown_tasks.pop().flatten().into(),
             ],
         );
     }
+}
+
+/// Bytes of a task's name that an index takes.
+const WINDOW: usize = 500;
+
+/// What a task's cooldown is known by: its name, or a hash of one that no index would take.
+pub fn window(task: &str) -> Cow<'_, str> {
+    use std::fmt::Write as _;
+    if task.len() <= WINDOW {
+        return task.into();
+    }
+    klaxon_model::audit::body_hash(task)
+        .iter()
+        .fold(String::new(), |mut hex, byte| {
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        })
+        .into()
 }
 
 /// The first of the two steps in which a cooldown is settled: what is inside a committed window is

@@ -94,7 +94,9 @@ impl Form for Email {
 fn thread(message: &Message<'_>, domain: &str) -> String {
     let meant = message.delivery.resolves.as_deref().unwrap_or(&message.delivery.event_type);
     let project = message.delivery.project.as_deref().map_or("", |project| project.slug.as_str());
-    let thing = message.thing().unwrap_or_else(|| message.delivery.event_id.to_string());
+    let thing = message
+        .thing()
+        .unwrap_or_else(|| message.delivery.event_id.unwrap_or(message.delivery.id).to_string());
     let hash = klaxon_model::audit::body_hash(&format!("{project}\n{meant}\n{thing}"));
     format!("<thread.{}@{domain}>", hex::encode(&hash[..12]))
 }

@@ -1,5 +1,7 @@
 //! What every kind says, before it says it in its own form.
 
+use std::time::Duration;
+
 use klaxon_model::payload::{Payload as _, RawPayload};
 use klaxon_model::title::title;
 use serde_json::value::RawValue;
@@ -101,11 +103,11 @@ impl<'a> Message<'a> {
 
     /// What a cooldown held back, as a sentence.
     pub fn held_back(&self) -> Option<String> {
-        match self.delivery.held_back {
-            ..=0 => None,
-            1 => Some("and 1 more since the last message".into()),
-            many => Some(format!("and {many} more since the last message")),
-        }
+        let since = self.delivery.held_for.map_or_else(
+            || "since the last message".to_owned(),
+            |held_for| format!("in the last {}", span(held_for)),
+        );
+        (self.delivery.held_back > 0).then(|| format!("and {} more {since}", self.delivery.held_back))
     }
 
     /// Title, facts, failures and what was held back, as plain lines.
@@ -121,6 +123,20 @@ impl<'a> Message<'a> {
             lines.extend([String::new(), held]);
         }
         lines.join("\n")
+    }
+}
+
+/// A span of time in its greatest unit of which it has at least one and a half, as people say it: "5
+/// minutes", "90 seconds", "second".
+fn span(span: Duration) -> String {
+    let seconds = span.as_secs_f64().round().max(1.0);
+    let (unit, length) = [("day", 86_400.0), ("hour", 3_600.0), ("minute", 60.0)]
+        .into_iter()
+        .find(|(_, length)| seconds > length * 1.5)
+        .unwrap_or(("second", 1.0));
+    match (seconds / length).round() {
+        1.0 => unit.to_owned(),
+        count => format!("{count} {unit}s"),
     }
 }
 
@@ -235,6 +251,23 @@ mod tests {
             ("😀😀😀😀😀😀", "😀😀😀😀…"),
         ] {
             assert_eq!(one_line(text, 10), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn spans_are_said_as_people_do() {
+        for (seconds, expected) in [
+            (0.0, "second"),
+            (1.4, "second"),
+            (59.6, "60 seconds"),
+            (90.0, "90 seconds"),
+            (299.2, "5 minutes"),
+            (3_600.0, "60 minutes"),
+            (7_200.0, "2 hours"),
+            (86_400.0, "24 hours"),
+            (31_557_600.0, "365 days"),
+        ] {
+            assert_eq!(span(Duration::from_secs_f64(seconds)), expected, "{seconds}");
         }
     }
 

@@ -30,7 +30,7 @@ pub(super) fn channel(kind: Kind, config: Value) -> Channel {
 pub(super) fn delivery(event_type: &str, payload: &str) -> Delivery {
     Delivery {
         id: DELIVERY.parse().unwrap(),
-        event_id: EVENT.parse().unwrap(),
+        event_id: Some(EVENT.parse().unwrap()),
         event_type: event_type.into(),
         severity: Some(Severity::Error),
         resolves: None,
@@ -43,6 +43,7 @@ pub(super) fn delivery(event_type: &str, payload: &str) -> Delivery {
         occurred_at: DbTime::from_unix_micros(1_767_225_600_123_456),
         payload: RawValue::from_string(payload.into()).unwrap(),
         held_back: 0,
+        held_for: None,
     }
 }
 
@@ -114,6 +115,24 @@ fn a_webhook_without_a_secret_is_unsigned_and_one_that_changes_it_signs_with_bot
     assert_eq!(post.headers["webhook-signature"].to_str().unwrap().split(' ').count(), 2);
     assert!(post.headers.contains_key("x-sig") && !post.headers.contains_key("x-klaxon-signature"));
     assert_eq!(body["held_back"], 41);
+}
+
+#[test]
+fn a_webhook_is_told_of_a_digest_what_the_interface_says() {
+    let channel = channel(Kind::Webhook, json!({"url": "https://hooks.example.com/x"}));
+    let payload = json!({
+        "count": 21, "held_back": 2, "severity": "error",
+        "groups": [{"type": "run.failed", "project": "billing", "count": 21}],
+        "events": [{"id": EVENT, "type": "run.failed", "project": "billing", "timestamp": "2026-01-01T00:00:00Z",
+                    "url": null, "data": {"run_id": "r1"}}],
+    });
+    let digest = Delivery { event_id: None, held_back: 2, ..delivery(DIGEST, &payload.to_string()) };
+    let (post, body) = posted(&channel, &digest);
+    assert_eq!(post.headers["webhook-id"], DELIVERY);
+    assert_eq!((&body["id"], &body["type"]), (&json!(DELIVERY), &json!("digest")));
+    assert_eq!(body["url"], "https://ci.example.com/billing");
+    assert_eq!(body.get("held_back"), None, "it is in data");
+    assert_eq!(body["data"], json!({"count": 21, "held_back": 2, "events": payload["events"]}));
 }
 
 #[test]

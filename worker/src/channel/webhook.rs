@@ -5,7 +5,7 @@ use klaxon_model::channel::Webhook;
 use klaxon_model::signature;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use secrecy::ExposeSecret as _;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
@@ -27,20 +27,40 @@ struct Body<'a> {
     data: &'a RawValue,
 }
 
+/// What a receiver is told of a digest: its payload without what is for people's eyes.
+#[derive(Deserialize, Serialize)]
+struct Digest<'a> {
+    #[serde(borrow)]
+    count: &'a RawValue,
+    #[serde(borrow)]
+    held_back: &'a RawValue,
+    #[serde(borrow)]
+    events: &'a RawValue,
+}
+
+fn digest(payload: &RawValue) -> serde_json::Result<Box<RawValue>> {
+    let digest: Digest<'_> = serde_json::from_str(payload.get())?;
+    serde_json::value::to_raw_value(&digest)
+}
+
 impl Form for Webhook {
     fn render(&self, message: &Message<'_>) -> Result<Request, String> {
         let delivery = message.delivery;
+        let unwritable = |error| format!("the message cannot be written: {error}");
+        let is_digest = delivery.is_digest();
+        let digest = is_digest.then(|| digest(&delivery.payload)).transpose().map_err(unwritable)?;
         let body = serde_json::to_vec(&Body {
-            id: delivery.event_id,
+            // A digest is no event: its delivery is what it is known by.
+            id: delivery.event_id.unwrap_or(delivery.id),
             r#type: &delivery.event_type,
             timestamp: message.occurred_at(),
             project: delivery.project.as_deref().map(|project| project.slug.as_str()),
             attempt: delivery.attempt,
-            held_back: (delivery.held_back > 0).then_some(delivery.held_back),
+            held_back: (delivery.held_back > 0 && !is_digest).then_some(delivery.held_back),
             url: message.url.as_deref(),
-            data: &delivery.payload,
+            data: digest.as_deref().unwrap_or(&delivery.payload),
         })
-        .map_err(|error| format!("the message cannot be written: {error}"))?;
+        .map_err(unwritable)?;
         let mut headers = HeaderMap::with_capacity(8 + self.headers.len());
         for (name, value) in &self.headers {
             let name: HeaderName = name.parse().map_err(|_| format!("header {name} cannot be sent"))?;

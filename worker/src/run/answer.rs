@@ -11,6 +11,7 @@ use crate::discover::News;
 use crate::ownership::{self, Roll};
 use crate::schedule::{Fetched, Hold};
 use crate::settle::Settled;
+use crate::statement::reason;
 
 impl Engine {
     /// Takes in what the session answered.
@@ -65,6 +66,23 @@ impl Engine {
                     let rows = by_channel.remove(&ask.channel_id).unwrap_or_default();
                     self.schedule.refill(ask.channel_id, rows, time);
                 }
+            }
+            Answer::Cooldowns(Ok(decided)) => {
+                let time = self.clock.at(now);
+                let (passed, held_back) = self.waiting.decided(&decided);
+                tracing::debug!(passed = passed.len(), held_back = held_back.len(), "settled cooldowns");
+                for row in held_back {
+                    self.schedule.finished(&row.ticket(), None, time);
+                    self.schedule.settled(&row.ticket(), None, time);
+                }
+                // Sent in their turn, like any other.
+                for row in passed.into_iter().rev() {
+                    self.schedule.put_down(row, time);
+                }
+            }
+            Answer::Cooldowns(Err(error)) => {
+                tracing::error!(reason = reason(&error), "cannot settle cooldowns, trying again");
+                self.waiting.undecided(now);
             }
             Answer::Settled(result, written) => {
                 self.written = written;

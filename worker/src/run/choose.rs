@@ -39,12 +39,13 @@ impl Engine {
         if let Some((channel_id, reason)) = self.session.disable.pop_front() {
             return Some(Job::Disable { channel_id, reason });
         }
-        for _ in 0..3 {
+        for _ in 0..4 {
             let turn = self.turn;
             self.turn = turn.next();
             let job = match turn {
                 Turn::Discover => self.discover(now),
                 Turn::Refill => self.refill(now),
+                Turn::Cooldowns => self.waiting.next(now).map(Job::Cooldowns),
                 Turn::Settle => self.settle(now),
             };
             if job.is_some() {

@@ -18,6 +18,7 @@ use super::queue::Outcomes;
 use super::{DRAIN_MARGIN, Shared};
 use crate::channel::Project;
 use crate::clock::{Clock, DbTime};
+use crate::cooldown::Waiting;
 use crate::directory::{Directory, Found, Route};
 use crate::discover::Snapshot;
 use crate::ownership::HEARTBEAT;
@@ -34,6 +35,8 @@ pub struct Engine {
     pub(super) directory: Directory,
     pub(super) clock: Clock,
     flights: JoinSet<Landing>,
+    /// What waits for a cooldown to be settled.
+    pub(super) waiting: Waiting,
     pub(super) outcomes: Outcomes,
     pub(super) written: Written,
     pub(super) turn: Turn,
@@ -59,11 +62,12 @@ pub struct State {
     pub draining: Option<Instant>,
 }
 
-/// Whose turn it is, so that none of the three can keep the session from the others.
+/// Whose turn it is, so that none of the four can keep the session from the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
     Discover,
     Refill,
+    Cooldowns,
     Settle,
 }
 
@@ -72,7 +76,8 @@ impl Turn {
     pub fn next(self) -> Self {
         match self {
             Self::Discover => Self::Refill,
-            Self::Refill => Self::Settle,
+            Self::Refill => Self::Cooldowns,
+            Self::Cooldowns => Self::Settle,
             Self::Settle => Self::Discover,
         }
     }
@@ -90,6 +95,7 @@ impl Engine {
             // Shows nothing as due until the database has said what time it is.
             clock: Clock::new(DbTime::MIN, now),
             flights: JoinSet::new(),
+            waiting: Waiting::default(),
             outcomes: Outcomes::default(),
             written: Written::default(),
             turn: Turn::Discover,
@@ -119,6 +125,9 @@ impl Engine {
         self.directory.clear();
         let result = self.turn_over(&database, &mut notifications, shutdown).await;
         self.schedule.disown((0..i16::from(SHARDS)).collect());
+        for row in self.waiting.clear() {
+            self.schedule.put_down(row, self.clock.at(Instant::now()));
+        }
         self.outcomes.session_lost();
         result
     }
@@ -192,6 +201,7 @@ impl Engine {
                 Found::Route(route) if !route.enabled => self.schedule.put_back(row, Hold::Disabled, time),
                 Found::Route(route) => match flight::unfit(&row, &route, time) {
                     Some((reason, note)) => self.give_up(row, reason, note, time),
+                    None if row.cooldown_task.is_some() => self.wait(row, &route, time),
                     None => self.launch(row, route, project, permit),
                 },
             }
@@ -209,6 +219,19 @@ impl Engine {
         let meaning = self.directory.meaning(&row.event_type).cloned().unwrap_or_default();
         let courier = Arc::clone(&self.shared.courier);
         self.flights.spawn(flight::fly(courier, route, row, project, meaning, permit));
+    }
+
+    /// Lets a row wait for its cooldown, and those behind it that wait for one too: a flood would else be
+    /// decided on a handful at a time.
+    fn wait(&mut self, row: Pending, route: &Route, time: DbTime) {
+        let channel_id = row.channel_id;
+        self.waiting.push(row);
+        while let Some(row) = self.schedule.next_of(channel_id, time, |row| row.cooldown_task.is_some()) {
+            match flight::unfit(&row, route, time) {
+                Some((reason, note)) => self.give_up(row, reason, note, time),
+                None => self.waiting.push(row),
+            }
+        }
     }
 
     fn give_up(&mut self, row: Pending, reason: &'static str, note: Option<String>, time: DbTime) {
@@ -255,7 +278,10 @@ impl Engine {
         let reading = draining.is_none() && !self.schedule.owned().is_empty();
         let poll = self.session.read_at.filter(|_| reading).map(|at| at + self.shared.poll_interval);
         let alarm = self.schedule.next_alarm().map(|at| self.clock.instant(at));
-        [poll, alarm, self.outcomes.wake_at(), draining].into_iter().flatten().fold(beat, Instant::min)
+        [poll, alarm, self.waiting.wake_at(), self.outcomes.wake_at(), draining]
+            .into_iter()
+            .flatten()
+            .fold(beat, Instant::min)
     }
 }
 

@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::backoff;
-use crate::channel::{Answer, Courier, Delivery, Project, Verdict};
+use crate::channel::{Answer, Courier, DIGEST, Delivery, Project, Verdict};
 use crate::circuit::Health;
 use crate::clock::DbTime;
 use crate::directory::{Meaning, Route};
@@ -44,7 +44,7 @@ pub fn unfit(row: &Pending, route: &Route, now: DbTime) -> Option<(&'static str,
         Ok(settings) => settings,
         Err(problem) => return Some(("channel cannot be used", Some(problem.clone()))),
     };
-    if row.event.is_none() {
+    if row.event.is_none() || (row.event_id.is_none() && row.event_type != DIGEST) {
         return Some(("malformed", Some("its event is missing".to_owned())));
     }
     let expired = settings.delivery.max_age.is_some_and(|max_age| now.since(row.created_at) > max_age);
@@ -79,15 +79,16 @@ fn delivery(row: &mut Pending, project: Option<Arc<Project>>, meaning: Meaning) 
     });
     Some(Delivery {
         id: row.id,
-        event_id: row.event_id?,
+        event_id: row.event_id,
         event_type: row.event_type.clone(),
-        severity: meaning.severity,
+        severity: event.severity.or(meaning.severity),
         resolves: meaning.resolves,
         project,
         attempt: row.attempts.saturating_add(1),
         occurred_at: event.occurred_at,
         payload: event.payload,
-        held_back: 0,
+        held_back: row.held_back,
+        held_for: row.held_for,
     })
 }
 

@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::Shared;
 use crate::clock::{Clock, DbTime};
+use crate::cooldown::{self, Decided};
 use crate::directory::{self, Loaded, Request};
 use crate::discover::{self, Discovery, ReadError, Snapshot};
 use crate::ownership::{self, Fenced, Roll};
@@ -69,6 +70,8 @@ pub enum Job {
     Discover { last: Snapshot, owned: Shards, room: (usize, usize) },
     /// Read what waits.
     Refill { asks: Vec<Ask>, bytes: usize },
+    /// Settle the cooldowns that these deliveries wait for: subscription, task and delivery.
+    Cooldowns(Vec<(i64, String, Uuid)>),
     /// Write outcomes.
     Settle { outcomes: Arc<Vec<Outcome>>, log: Arc<Log>, written: Written },
     /// Read channels, projects and event types.
@@ -94,6 +97,8 @@ pub enum Answer {
     News(Discovery),
     /// To a read of what waits.
     Rows { asks: Vec<Ask>, rows: Vec<Fetched>, clock: Option<Clock> },
+    /// To cooldowns: what was decided, or why nothing was.
+    Cooldowns(Result<Decided, tokio_postgres::Error>),
     /// To a batch.
     Settled(Result<Settled, SettleError>, Written),
     /// To a load.
@@ -120,13 +125,13 @@ async fn perform(database: &Database, shared: &Shared, job: Job) -> Result<Answe
         Job::Beat { worker, owned, notified } => {
             let roll = ownership::heartbeat(client, statements, worker, owned, notified).await?;
             if owned.contains(0)
-                && let Err(error) = client.execute(&statements.expire, &[]).await
+                && let Err(error) = client.execute(&statements.tick, &[]).await
             {
-                // Agents are looked at again in a second; a session that ended is everybody's affair.
+                // It ticks again in a second; a session that ended is everybody's affair.
                 if client.is_closed() {
                     return Err(error.into());
                 }
-                tracing::warn!(reason = crate::statement::reason(&error), "agents were not looked at");
+                tracing::warn!(reason = crate::statement::reason(&error), "the clock did not tick");
             }
             Answer::Roll(roll)
         }
@@ -145,6 +150,10 @@ async fn perform(database: &Database, shared: &Shared, job: Job) -> Result<Answe
             let (rows, clock) = discover::refill(client, statements, &asks, bytes).await?;
             Answer::Rows { asks, rows, clock }
         }
+        Job::Cooldowns(waiting) => match cooldown::settle(client, statements, &waiting).await {
+            Err(error) if client.is_closed() => return Err(error.into()),
+            result => Answer::Cooldowns(result),
+        },
         Job::Settle { outcomes, log, mut written } => {
             let result = settle::settle(client, statements, &log, &outcomes, &mut written).await;
             match result {

@@ -165,6 +165,9 @@ mod tests {
             replayed: false,
             event_type: "task.failed".to_owned(),
             project: None,
+            cooldown_task: None,
+            held_back: 0,
+            held_for: None,
             event: None,
         };
         Outcome::given_up(row, "malformed", Some("a note".to_owned()))

@@ -22,7 +22,7 @@ use uuid::Uuid;
 use self::lane::Lane;
 pub use self::lane::{Ask, Hold};
 pub use self::pending::{Fetched, Happening, Pending, Place, SHARDS, Shards, Ticket, shard_of};
-use crate::circuit::Health;
+use crate::circuit::{Gate, Health};
 use crate::clock::DbTime;
 
 /// Rows one read asks for at most, over all channels.
@@ -238,6 +238,44 @@ impl Schedule {
             return Some(row);
         }
         None
+    }
+
+    /// One more of a channel, as [`Self::next`] gives them, whatever else of it is in flight; only if
+    /// it is `wanted`.
+    pub fn next_of(
+        &mut self,
+        channel_id: i64,
+        now: DbTime,
+        wanted: impl Fn(&Pending) -> bool,
+    ) -> Option<Pending> {
+        let lane = self.lanes.get_mut(&channel_id)?;
+        if !matches!(lane.circuit.gate(now), Gate::Open) || !wanted(lane.queue.front()?) {
+            return None;
+        }
+        let row = lane.queue.pop_front()?;
+        lane.in_flight += 1;
+        self.count(channel_id, 1);
+        self.touch(channel_id, now);
+        Some(row)
+    }
+
+    /// Gives back a delivery that was not sent after all, to be sent in its turn. Where the shard has
+    /// been given up meanwhile it is dropped: it is in the database.
+    pub fn put_down(&mut self, row: Pending, now: DbTime) {
+        if !self.owned.contains(shard_of(row.channel_id)) {
+            self.finished(&row.ticket(), None, now);
+            self.settled(&row.ticket(), None, now);
+            return;
+        }
+        let channel_id = row.channel_id;
+        self.count(channel_id, -1);
+        let lane = self.lanes.entry(channel_id).or_default();
+        lane.in_flight = lane.in_flight.saturating_sub(1);
+        lane.queue.push_front(row);
+        if lane.is_shut(now) {
+            self.drop_queue(channel_id);
+        }
+        self.touch(channel_id, now);
     }
 
     /// Gives back a delivery that was not sent after all, and holds its channel.

@@ -1,5 +1,8 @@
 //! A pending delivery as it was read from `klaxon.outbox`.
 
+use std::time::Duration;
+
+use klaxon_model::event_type::Severity;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
@@ -68,13 +71,15 @@ impl Place {
     }
 }
 
-/// What happened, as `klaxon.event` has it.
+/// What happened, as `klaxon.event` has it, or what a digest says of many events.
 #[derive(Clone, Debug)]
 pub struct Happening {
     /// The event's payload, byte for byte as Postgres prints it.
     pub payload: Box<RawValue>,
     /// When it occurred.
     pub occurred_at: DbTime,
+    /// How bad the worst event of a digest is; `None` for an event, whose type says it.
+    pub severity: Option<Severity>,
 }
 
 /// A delivery that waits.
@@ -100,6 +105,13 @@ pub struct Pending {
     pub event_type: String,
     /// The event's project.
     pub project: Option<String>,
+    /// The task whose cooldown is yet to be settled before this is sent, empty for an event without
+    /// one; `None` where there is nothing to settle.
+    pub cooldown_task: Option<String>,
+    /// Events a cooldown held back before it.
+    pub held_back: i64,
+    /// How long those were collected.
+    pub held_for: Option<Duration>,
     /// The event; `None` where there is none of that id, or its payload cannot be read.
     pub event: Option<Happening>,
 }

@@ -24,9 +24,13 @@ fn row(id: u128, channel_id: i64, due: i64) -> Pending {
         replayed: false,
         event_type: "task.failed".to_owned(),
         project: None,
+        cooldown_task: None,
+        held_back: 0,
+        held_for: None,
         event: Some(Happening {
             payload: RawValue::from_string("{}".to_owned()).unwrap(),
             occurred_at: at(due),
+            severity: None,
         }),
     }
 }

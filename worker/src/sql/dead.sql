@@ -16,13 +16,16 @@ WITH settled AS MATERIALIZED (
     USING settled AS s
     WHERE o.ctid = s.ctid
     RETURNING o.id, o.event_id, o.event_type, o.project, o.subscription_id, o.channel_id, o.due_at,
-              o.attempts + s.attempted::integer AS attempts, coalesce(s.error, o.last_error) AS last_error, o.replayed, o.created_at, s.reason
+              o.attempts + s.attempted::integer AS attempts, coalesce(s.error, o.last_error) AS last_error, o.replayed, o.created_at, s.reason,
+              o.held_back, o.held_for
 )
 INSERT INTO klaxon.dead_letter AS l
-    (id, event_id, event_type, project, subscription_id, channel_id, due_at, attempts, last_error, replayed, created_at, dead_at, reason)
+    (id, event_id, event_type, project, subscription_id, channel_id, due_at, attempts, last_error, replayed, created_at, dead_at, reason,
+     held_back, held_for)
 SELECT g.id, g.event_id, g.event_type, g.project, g.subscription_id, g.channel_id, g.due_at, g.attempts, g.last_error, g.replayed, g.created_at,
-       clock_timestamp(), g.reason
+       clock_timestamp(), g.reason, g.held_back, g.held_for
 FROM gone AS g
 ON CONFLICT (id) DO UPDATE
-SET due_at = excluded.due_at, attempts = excluded.attempts, last_error = excluded.last_error, dead_at = excluded.dead_at, reason = excluded.reason
+SET due_at = excluded.due_at, attempts = excluded.attempts, last_error = excluded.last_error, dead_at = excluded.dead_at, reason = excluded.reason,
+    held_back = excluded.held_back, held_for = excluded.held_for
 RETURNING l.id

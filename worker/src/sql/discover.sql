@@ -4,7 +4,8 @@
 -- One row comes back even where nothing is new, for the snapshot.
 -- $1 the last snapshot's xmax, $2 what was in progress then, $3 shards owned, $4 rows at most, $5 bytes at most
 WITH fresh AS MATERIALIZED (
-    SELECT o.id, o.event_id, o.subscription_id, o.channel_id, o.due_at, o.created_at, o.attempts, o.replayed, o.event_type, o.project
+    SELECT o.id, o.event_id, o.subscription_id, o.channel_id, o.due_at, o.created_at, o.attempts, o.replayed, o.event_type, o.project,
+           o.cooldown_task, o.held_back, (extract(epoch FROM o.held_for) * 1000000)::bigint AS held_for
     FROM (
         SELECT * FROM klaxon.outbox AS o
         WHERE o.xid >= $1::text::xid8 AND (o.channel_id & 63) = ANY ($3::bigint[])
@@ -14,15 +15,22 @@ WITH fresh AS MATERIALIZED (
     ) AS o
     LIMIT $4::bigint
 ), with_event AS (
-    SELECT f.*, e.payload, e.occurred_at
+    SELECT f.*, e.payload, e.occurred_at, e.severity
     FROM fresh AS f
-    LEFT JOIN LATERAL (SELECT e.payload::text AS payload, e.occurred_at FROM klaxon.event AS e WHERE e.id = f.event_id OFFSET 0) AS e ON true
+    LEFT JOIN LATERAL (
+        SELECT e.payload::text AS payload, e.occurred_at, NULL AS severity FROM klaxon.event AS e WHERE e.id = f.event_id
+        UNION ALL
+        SELECT d.payload::text, f.created_at, d.payload ->> 'severity' FROM klaxon.digest_payload(f.id) AS d (payload)
+        WHERE f.event_id IS NULL AND f.event_type = 'digest'
+        OFFSET 0
+    ) AS e ON true
 ), bounded AS (
     SELECT w.*, coalesce(sum(octet_length(w.payload)) OVER (ROWS UNBOUNDED PRECEDING) - octet_length(w.payload) >= $5::bigint, false) AS cut
     FROM with_event AS w
 )
 SELECT pg_current_snapshot()::text AS snapshot, clock_timestamp() AS now,
        b.id, b.event_id, b.subscription_id, b.channel_id, b.due_at, b.created_at, b.attempts, b.replayed, b.event_type, b.project,
+       b.cooldown_task, b.held_back, b.held_for, b.severity,
        CASE WHEN NOT b.cut THEN b.payload END AS payload, b.occurred_at, b.cut
 FROM (VALUES (true)) AS one (row)
 LEFT JOIN bounded AS b ON true

@@ -6,19 +6,24 @@ WITH next AS MATERIALIZED (
     SELECT o.*
     FROM unnest($1::bigint[], $2::timestamptz[], $3::uuid[], $4::bigint[]) AS ask (channel_id, due_at, id, room)
     CROSS JOIN LATERAL (
-        SELECT o.id, o.event_id, o.subscription_id, o.channel_id, o.due_at, o.created_at, o.attempts, o.replayed, o.event_type, o.project
+        SELECT o.id, o.event_id, o.subscription_id, o.channel_id, o.due_at, o.created_at, o.attempts, o.replayed, o.event_type, o.project,
+               o.cooldown_task, o.held_back, (extract(epoch FROM o.held_for) * 1000000)::bigint AS held_for
         FROM klaxon.outbox AS o
         WHERE o.channel_id = ask.channel_id AND (o.due_at, o.id) >= (ask.due_at, ask.id)
         ORDER BY o.channel_id, o.due_at, o.id
         LIMIT ask.room + 1
     ) AS o
 ), with_event AS (
-    SELECT n.*, e.payload, e.occurred_at
+    SELECT n.*, e.payload, e.occurred_at, e.severity
     FROM next AS n
     LEFT JOIN LATERAL (
-        SELECT e.payload::text AS payload, e.occurred_at FROM klaxon.event AS e
         -- What is not yet due is only looked at for its time.
-        WHERE e.id = n.event_id AND n.due_at <= clock_timestamp() OFFSET 0
+        SELECT e.payload::text AS payload, e.occurred_at, NULL AS severity FROM klaxon.event AS e
+        WHERE e.id = n.event_id AND n.due_at <= clock_timestamp()
+        UNION ALL
+        SELECT d.payload::text, n.created_at, d.payload ->> 'severity' FROM klaxon.digest_payload(n.id) AS d (payload)
+        WHERE n.event_id IS NULL AND n.event_type = 'digest' AND n.due_at <= clock_timestamp()
+        OFFSET 0
     ) AS e ON true
 ), bounded AS (
     SELECT w.*,
@@ -28,5 +33,6 @@ WITH next AS MATERIALIZED (
 )
 SELECT clock_timestamp() AS now,
        b.id, b.event_id, b.subscription_id, b.channel_id, b.due_at, b.created_at, b.attempts, b.replayed, b.event_type, b.project,
+       b.cooldown_task, b.held_back, b.held_for, b.severity,
        CASE WHEN NOT b.cut THEN b.payload END AS payload, b.occurred_at, b.cut
 FROM bounded AS b

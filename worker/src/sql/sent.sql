@@ -2,6 +2,7 @@
 -- Shaped so that it has one plan, a probe a delivery. A plain join on id, planned from statistics of
 -- an empty outbox, walks an index from end to end, and in the wrong one; with the whole key every
 -- index that fits is a good one, and LATERAL and ctid leave no other order.
+-- What a digest was made of goes with it, in the same moment.
 -- $1 deliveries, $2 channels, $3 due times and $4 attempts as they were read
 WITH settled AS MATERIALIZED (
     SELECT o.ctid
@@ -11,7 +12,12 @@ WITH settled AS MATERIALIZED (
         WHERE o.id = s.id AND o.channel_id = s.channel_id AND o.due_at = s.due_at AND o.attempts = s.attempts
         OFFSET 0
     ) AS o
+), gone AS (
+    DELETE FROM klaxon.outbox AS o
+    WHERE o.ctid = ANY (ARRAY(SELECT ctid FROM settled))
+    RETURNING o.id, o.event_id
+), told AS (
+    DELETE FROM klaxon.digest_item AS i
+    WHERE i.delivery_id IS NOT NULL AND i.delivery_id = ANY (ARRAY(SELECT g.id FROM gone AS g WHERE g.event_id IS NULL))
 )
-DELETE FROM klaxon.outbox AS o
-WHERE o.ctid = ANY (ARRAY(SELECT ctid FROM settled))
-RETURNING o.id
+SELECT g.id FROM gone AS g

@@ -1,0 +1,114 @@
+-- The second step in which a cooldown is settled: of what the matcher let pass, who may be sent.
+
+-- One transaction decides for a subscription and task at a time, over all their pending deliveries,
+-- whichever worker owns their channels. The rows decided on are then either to be sent
+-- (`cooldown_task` null) or gone; one that is neither waits for another call.
+-- VOLATILE, so that each statement sees what the one before it waited for. With the worker's own rights.
+CREATE FUNCTION klaxon.settle_cooldowns(subscription_ids bigint[], tasks text[]) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, klaxon, pg_temp AS $$
+DECLARE
+    -- Rows one call decides on at most for one key: bounds its time.
+    most CONSTANT integer := 100000;
+    key record;
+    cooldown interval;
+    last klaxon.cooldown;
+    beyond record;
+    chosen uuid;
+    told bigint;
+    since timestamptz;
+    dropped bigint;
+BEGIN
+    -- In the order of the locks themselves, so that two workers never wait for each other.
+    FOR key IN
+        SELECT DISTINCT k.subscription_id, k.task, hashtextextended(k.task, k.subscription_id) AS lock
+        FROM unnest(subscription_ids, tasks) AS k (subscription_id, task)
+        ORDER BY lock, k.subscription_id, k.task
+    LOOP
+        PERFORM pg_advisory_xact_lock(key.lock);
+        -- By its length in seconds, as the matcher counts it. Null where the subscription is gone.
+        cooldown := (SELECT make_interval(secs => extract(epoch FROM s.cooldown)::double precision)
+                     FROM klaxon.subscription AS s WHERE s.id = key.subscription_id);
+        IF cooldown IS NULL OR cooldown = '0' THEN
+            -- It wants no silence any more, or cannot say: what was committed is delivered.
+            UPDATE klaxon.outbox AS o SET cooldown_task = NULL
+            WHERE o.subscription_id = key.subscription_id AND o.cooldown_task = key.task;
+            CONTINUE;
+        END IF;
+        SELECT c.* INTO last FROM klaxon.cooldown AS c
+        WHERE c.subscription_id = key.subscription_id AND c.task_name = key.task;
+        SELECT o.created_at, o.id INTO beyond FROM klaxon.outbox AS o
+        WHERE o.subscription_id = key.subscription_id AND o.cooldown_task = key.task
+        ORDER BY o.created_at, o.id OFFSET most LIMIT 1;
+        IF last.notified_at IS NULL OR last.notified_at + cooldown <= clock_timestamp() THEN
+            chosen := (
+                SELECT o.event_id FROM klaxon.outbox AS o
+                WHERE o.subscription_id = key.subscription_id AND o.cooldown_task = key.task
+                      AND o.event_id IS DISTINCT FROM last.event_id
+                ORDER BY o.created_at, o.id LIMIT 1
+            );
+            IF chosen IS NOT NULL THEN
+                WITH gone AS (
+                    DELETE FROM klaxon.held_back AS h
+                    WHERE h.subscription_id = key.subscription_id AND h.task_name = key.task
+                    RETURNING h.events, h.held_at
+                )
+                SELECT coalesce(sum(g.events), 0), min(g.held_at) INTO told, since FROM gone AS g;
+                INSERT INTO klaxon.cooldown AS c (subscription_id, task_name, notified_at, event_id, held_back, held_for)
+                VALUES (key.subscription_id, key.task, clock_timestamp(), chosen, told, clock_timestamp() - since)
+                ON CONFLICT (subscription_id, task_name) DO UPDATE
+                SET notified_at = excluded.notified_at, event_id = excluded.event_id,
+                    held_back = excluded.held_back, held_for = excluded.held_for;
+                UPDATE klaxon.outbox AS o SET cooldown_task = NULL, held_back = c.held_back, held_for = c.held_for
+                FROM klaxon.cooldown AS c
+                WHERE c.subscription_id = key.subscription_id AND c.task_name = key.task
+                  AND o.subscription_id = key.subscription_id AND o.cooldown_task = key.task AND o.event_id = chosen;
+            END IF;
+        END IF;
+        -- The same notification on another channel, should one have come to wait since.
+        UPDATE klaxon.outbox AS o SET cooldown_task = NULL, held_back = last.held_back, held_for = last.held_for
+        WHERE o.subscription_id = key.subscription_id AND o.cooldown_task = key.task AND o.event_id = last.event_id;
+        -- The rest was held back: events are counted, not their channels, and so each goes as a whole.
+        WITH gone AS (
+            DELETE FROM klaxon.outbox AS o
+            WHERE o.subscription_id = key.subscription_id AND o.cooldown_task = key.task AND (
+                beyond.id IS NULL OR o.event_id IN (
+                    SELECT w.event_id FROM klaxon.outbox AS w
+                    WHERE w.subscription_id = key.subscription_id AND w.cooldown_task = key.task
+                      AND (w.created_at, w.id) < (beyond.created_at, beyond.id)
+                )
+            )
+            RETURNING o.event_id
+        )
+        SELECT count(DISTINCT g.event_id) INTO dropped FROM gone AS g;
+        IF dropped > 0 THEN
+            INSERT INTO klaxon.held_back (subscription_id, task_name, events) VALUES (key.subscription_id, key.task, dropped);
+        END IF;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION klaxon.settle_cooldowns(bigint[], text[]) IS
+    'Of pending deliveries that wait for these subscriptions'' and tasks'' cooldowns, lets those of one event pass where the window has, and counts the others as held back';
+
+-- Emitters append a row each, so that none waits for another; a long window would gather one an event.
+CREATE FUNCTION klaxon.fold_held_back() RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, klaxon, pg_temp AS $$
+DECLARE
+    folded bigint;
+BEGIN
+    DELETE FROM klaxon.held_back AS h
+    WHERE NOT EXISTS (SELECT FROM klaxon.subscription AS s WHERE s.id = h.subscription_id);
+    WITH key AS (
+        SELECT h.subscription_id, h.task_name FROM klaxon.held_back AS h
+        GROUP BY h.subscription_id, h.task_name HAVING count(*) > 50
+    ), gone AS (
+        DELETE FROM klaxon.held_back AS h USING key AS k
+        WHERE h.subscription_id = k.subscription_id AND h.task_name = k.task_name
+        RETURNING h.subscription_id, h.task_name, h.events, h.held_at
+    )
+    INSERT INTO klaxon.held_back (subscription_id, task_name, events, held_at)
+    SELECT g.subscription_id, g.task_name, sum(g.events), min(g.held_at) FROM gone AS g GROUP BY g.subscription_id, g.task_name;
+    GET DIAGNOSTICS folded = ROW_COUNT;
+    RETURN folded;
+END
+$$;
+COMMENT ON FUNCTION klaxon.fold_held_back() IS 'Folds the counts of what cooldowns held back into a row for each subscription and task that has many; returns how many it folded';

@@ -1,0 +1,28 @@
+-- What happens because time passes.
+
+-- Once a second, by the worker that owns the first shard. One part's failure is not the others'.
+CREATE FUNCTION klaxon.tick() RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, klaxon, pg_temp AS $$
+BEGIN
+    -- Rights of the owner: what is done is the same whoever calls it, and only the worker may.
+    BEGIN
+        PERFORM klaxon.expire_agents();
+    EXCEPTION WHEN OTHERS THEN
+        RAISE WARNING 'klaxon: agents were not looked at: % (%)', SQLERRM, SQLSTATE;
+    END;
+    BEGIN
+        PERFORM klaxon.gather_digests();
+    EXCEPTION WHEN OTHERS THEN
+        RAISE WARNING 'klaxon: digests were not gathered: % (%)', SQLERRM, SQLSTATE;
+    END;
+    -- Once a minute: it reads the whole of what is held back.
+    IF extract(second FROM clock_timestamp()) < 1 THEN
+        BEGIN
+            PERFORM klaxon.fold_held_back();
+        EXCEPTION WHEN OTHERS THEN
+            RAISE WARNING 'klaxon: what cooldowns held back was not folded: % (%)', SQLERRM, SQLSTATE;
+        END;
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION klaxon.tick() IS 'The clock: agents that fell silent, digests that are due; called once a second by a worker';
