@@ -28,6 +28,8 @@ CREATE TABLE klaxon.delivery (
     CONSTRAINT delivery_attempt CHECK (kind <> 'attempt' OR num_nulls(delivery_id, attempt, status, channel_id, event_type) = 0)
 );
 CREATE INDEX delivery_delivery_id_idx ON klaxon.delivery (delivery_id);
+-- The log's own records: few among many.
+CREATE INDEX delivery_kind_idx ON klaxon.delivery (kind, seq) WHERE kind <> 'attempt';
 CREATE INDEX delivery_attempted_at_idx ON klaxon.delivery USING brin (attempted_at);
 COMMENT ON TABLE  klaxon.delivery IS 'The audit log: one row an attempt, each chained to the one before by an HMAC; klaxon audit verify checks it';
 COMMENT ON COLUMN klaxon.delivery.seq IS 'Position in the chain, gapless from 1';
@@ -55,17 +57,19 @@ COMMENT ON COLUMN klaxon.delivery.body_hash IS 'SHA-256 of response_body, which 
 COMMENT ON COLUMN klaxon.delivery.mac IS 'HMAC-SHA256 of the row''s canonical encoding and the MAC before it';
 
 CREATE TABLE klaxon.audit_head (
-    chain       uuid NOT NULL,
-    seq         bigint NOT NULL DEFAULT 0,
-    mac         bytea NOT NULL DEFAULT '\x0000000000000000000000000000000000000000000000000000000000000000',
-    key_id      text,
-    only_row    boolean PRIMARY KEY DEFAULT true CHECK (only_row)
+    chain         uuid NOT NULL,
+    seq           bigint NOT NULL DEFAULT 0,
+    mac           bytea NOT NULL DEFAULT '\x0000000000000000000000000000000000000000000000000000000000000000',
+    key_id        text,
+    prune_before  timestamptz,
+    only_row      boolean PRIMARY KEY DEFAULT true CHECK (only_row)
 ) WITH (fillfactor = 10);
 COMMENT ON TABLE  klaxon.audit_head IS 'The end of the chain: locked for a moment by the worker that appends to it';
 COMMENT ON COLUMN klaxon.audit_head.chain IS 'The chain''s id';
 COMMENT ON COLUMN klaxon.audit_head.seq IS 'seq of the last row of klaxon.delivery';
 COMMENT ON COLUMN klaxon.audit_head.mac IS 'mac of the last row of klaxon.delivery';
 COMMENT ON COLUMN klaxon.audit_head.key_id IS 'Which key the next row must be under; null until the first';
+COMMENT ON COLUMN klaxon.audit_head.prune_before IS 'Rows of the log before this are to be removed, as far as a checkpoint reaches; null where none are';
 COMMENT ON COLUMN klaxon.audit_head.only_row IS 'There is one row';
 
 CREATE FUNCTION klaxon.refuse_change() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, klaxon, pg_temp AS $$

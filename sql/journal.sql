@@ -37,6 +37,54 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION klaxon.write_config_change(text, text, text, jsonb, jsonb) IS 'Writes down a change of the configuration';
+-- The log's own upkeep, asked by the worker with every heartbeat: what it finds, only it can seal.
+CREATE FUNCTION klaxon.last_checkpoint(OUT seq bigint, OUT at timestamptz)
+LANGUAGE sql STABLE SET search_path = pg_catalog, klaxon, pg_temp AS $$
+    -- Before the first, time counts from the log's first row.
+    SELECT coalesce(c.seq, 0), coalesce(c.attempted_at, (SELECT d.attempted_at FROM klaxon.delivery AS d ORDER BY d.seq LIMIT 1))
+    FROM (VALUES (true)) AS one (row)
+    LEFT JOIN LATERAL (
+        SELECT d.seq, d.attempted_at FROM klaxon.delivery AS d WHERE d.kind = 'checkpoint' ORDER BY d.seq DESC LIMIT 1
+    ) AS c ON true
+$$;
+COMMENT ON FUNCTION klaxon.last_checkpoint() IS 'The last checkpoint in the log, seq 0 where there is none';
+
+CREATE FUNCTION klaxon.checkpoint_is_due() RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, klaxon, pg_temp AS $$
+    SELECT coalesce(h.seq - c.seq >= 10000 OR h.seq > c.seq AND c.at < clock_timestamp() - interval '1 hour', false)
+    FROM klaxon.audit_head AS h, klaxon.last_checkpoint() AS c
+$$;
+COMMENT ON FUNCTION klaxon.checkpoint_is_due() IS 'Whether 10,000 rows or an hour with any row have passed since the last checkpoint';
+
+CREATE FUNCTION klaxon.journal_is_due() RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, klaxon, pg_temp AS $$
+    SELECT EXISTS (SELECT FROM klaxon.config_change)
+        OR EXISTS (SELECT FROM klaxon.audit_head AS h WHERE h.prune_before IS NOT NULL)
+        OR coalesce(klaxon.checkpoint_is_due(), false)
+$$;
+COMMENT ON FUNCTION klaxon.journal_is_due() IS 'Whether the log has records of its own to take';
+
+-- Removes the oldest rows of the log up to a checkpoint, some ten thousand a call, and says what the
+-- record of that must say. Null where there is nothing left to remove.
+CREATE FUNCTION klaxon.remove_deliveries(OUT through bigint, OUT mac bytea)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, klaxon, pg_temp AS $$
+BEGIN
+    -- Rights of the owner: nobody else may take a row from the log. Only the worker may call it, which
+    -- has locked the log's end and writes the record in the same transaction.
+    SELECT d.seq, d.mac INTO through, mac FROM klaxon.delivery AS d, klaxon.audit_head AS h
+    WHERE d.kind = 'checkpoint' AND d.attempted_at < h.prune_before
+      AND d.seq > (SELECT min(f.seq) FROM klaxon.delivery AS f)
+    ORDER BY d.seq LIMIT 1;
+    IF FOUND THEN
+        DELETE FROM klaxon.delivery AS d WHERE d.seq <= remove_deliveries.through;
+    ELSE
+        UPDATE klaxon.audit_head AS h SET prune_before = NULL WHERE h.prune_before IS NOT NULL;
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION klaxon.remove_deliveries() IS
+    'Removes rows of the log up to the first checkpoint that is old enough; returns the last one''s seq and mac';
+
 COMMENT ON FUNCTION klaxon.record_change() IS 'Trigger: writes down a change of the configuration, and who made it';
 ALTER FUNCTION klaxon.record_change() SET search_path = pg_catalog, klaxon, pg_temp;
 

@@ -752,6 +752,8 @@ CREATE TABLE klaxon.delivery (
     CONSTRAINT delivery_attempt CHECK (kind <> 'attempt' OR num_nulls(delivery_id, attempt, status, channel_id, event_type) = 0)
 );
 CREATE INDEX delivery_delivery_id_idx ON klaxon.delivery (delivery_id);
+-- The log's own records: few among many.
+CREATE INDEX delivery_kind_idx ON klaxon.delivery (kind, seq) WHERE kind <> 'attempt';
 CREATE INDEX delivery_attempted_at_idx ON klaxon.delivery USING brin (attempted_at);
 COMMENT ON TABLE  klaxon.delivery IS 'The audit log: one row an attempt, each chained to the one before by an HMAC; klaxon audit verify checks it';
 COMMENT ON COLUMN klaxon.delivery.seq IS 'Position in the chain, gapless from 1';
@@ -779,17 +781,19 @@ COMMENT ON COLUMN klaxon.delivery.body_hash IS 'SHA-256 of response_body, which 
 COMMENT ON COLUMN klaxon.delivery.mac IS 'HMAC-SHA256 of the row''s canonical encoding and the MAC before it';
 
 CREATE TABLE klaxon.audit_head (
-    chain       uuid NOT NULL,
-    seq         bigint NOT NULL DEFAULT 0,
-    mac         bytea NOT NULL DEFAULT '\x0000000000000000000000000000000000000000000000000000000000000000',
-    key_id      text,
-    only_row    boolean PRIMARY KEY DEFAULT true CHECK (only_row)
+    chain         uuid NOT NULL,
+    seq           bigint NOT NULL DEFAULT 0,
+    mac           bytea NOT NULL DEFAULT '\x0000000000000000000000000000000000000000000000000000000000000000',
+    key_id        text,
+    prune_before  timestamptz,
+    only_row      boolean PRIMARY KEY DEFAULT true CHECK (only_row)
 ) WITH (fillfactor = 10);
 COMMENT ON TABLE  klaxon.audit_head IS 'The end of the chain: locked for a moment by the worker that appends to it';
 COMMENT ON COLUMN klaxon.audit_head.chain IS 'The chain''s id';
 COMMENT ON COLUMN klaxon.audit_head.seq IS 'seq of the last row of klaxon.delivery';
 COMMENT ON COLUMN klaxon.audit_head.mac IS 'mac of the last row of klaxon.delivery';
 COMMENT ON COLUMN klaxon.audit_head.key_id IS 'Which key the next row must be under; null until the first';
+COMMENT ON COLUMN klaxon.audit_head.prune_before IS 'Rows of the log before this are to be removed, as far as a checkpoint reaches; null where none are';
 COMMENT ON COLUMN klaxon.audit_head.only_row IS 'There is one row';
 
 CREATE FUNCTION klaxon.refuse_change() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, klaxon, pg_temp AS $$
@@ -1973,13 +1977,22 @@ BEGIN
     GET DIAGNOSTICS rows = ROW_COUNT;
     RETURN NEXT;
 
-    -- The chain covers a body by its hash alone, so that blanking one breaks no seal. Rows stay: a
-    -- chain may begin after its first row only where a sealed record says which MAC came before,
-    -- and only the worker has the key to write one.
+    -- The chain covers a body by its hash alone, so that blanking one breaks no seal.
     what := 'delivery.response_body';
     UPDATE klaxon.delivery AS d SET response_body = NULL
     WHERE d.attempted_at < now() - prune.deliveries AND d.response_body IS NOT NULL;
     GET DIAGNOSTICS rows = ROW_COUNT;
+    RETURN NEXT;
+
+    -- A chain may begin after its first row only where a sealed record says which MAC came before. Only
+    -- the worker has the key to write one: it removes rows and writes it, soon, up to a checkpoint.
+    what := 'delivery';
+    IF prune.deliveries IS NOT NULL THEN
+        UPDATE klaxon.audit_head AS h SET prune_before = now() - prune.deliveries;
+    END IF;
+    SELECT coalesce(max(c.seq) - min(f.seq) + 1, 0) INTO rows
+    FROM (SELECT min(d.seq) AS seq FROM klaxon.delivery AS d) AS f
+    JOIN klaxon.delivery AS c ON c.kind = 'checkpoint' AND c.attempted_at < now() - prune.deliveries AND c.seq > f.seq;
     RETURN NEXT;
 
     what := 'inbox';
@@ -1989,7 +2002,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION klaxon.prune(interval, interval, interval) IS
-    'Retention, by age; null keeps. Deletes dead letters with the deliveries, events nothing pending or dead needs (and forgets their dedup_key), deletes inbox messages, and blanks response bodies of the audit log; its rows stay, since removing them takes a record that only the worker can seal';
+    'Retention, by age; null keeps. Deletes events that nothing pending or dead needs (and forgets their dedup_key), inbox messages, and with deliveries dead letters and response bodies of the audit log; its rows a worker removes soon after, up to a checkpoint, and leaves a sealed record of it. Returns how many of each';
 /* </end connected objects> */
 
 /* <begin connected objects> */
@@ -2036,6 +2049,54 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION klaxon.write_config_change(text, text, text, jsonb, jsonb) IS 'Writes down a change of the configuration';
+-- The log's own upkeep, asked by the worker with every heartbeat: what it finds, only it can seal.
+CREATE FUNCTION klaxon.last_checkpoint(OUT seq bigint, OUT at timestamptz)
+LANGUAGE sql STABLE SET search_path = pg_catalog, klaxon, pg_temp AS $$
+    -- Before the first, time counts from the log's first row.
+    SELECT coalesce(c.seq, 0), coalesce(c.attempted_at, (SELECT d.attempted_at FROM klaxon.delivery AS d ORDER BY d.seq LIMIT 1))
+    FROM (VALUES (true)) AS one (row)
+    LEFT JOIN LATERAL (
+        SELECT d.seq, d.attempted_at FROM klaxon.delivery AS d WHERE d.kind = 'checkpoint' ORDER BY d.seq DESC LIMIT 1
+    ) AS c ON true
+$$;
+COMMENT ON FUNCTION klaxon.last_checkpoint() IS 'The last checkpoint in the log, seq 0 where there is none';
+
+CREATE FUNCTION klaxon.checkpoint_is_due() RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, klaxon, pg_temp AS $$
+    SELECT coalesce(h.seq - c.seq >= 10000 OR h.seq > c.seq AND c.at < clock_timestamp() - interval '1 hour', false)
+    FROM klaxon.audit_head AS h, klaxon.last_checkpoint() AS c
+$$;
+COMMENT ON FUNCTION klaxon.checkpoint_is_due() IS 'Whether 10,000 rows or an hour with any row have passed since the last checkpoint';
+
+CREATE FUNCTION klaxon.journal_is_due() RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, klaxon, pg_temp AS $$
+    SELECT EXISTS (SELECT FROM klaxon.config_change)
+        OR EXISTS (SELECT FROM klaxon.audit_head AS h WHERE h.prune_before IS NOT NULL)
+        OR coalesce(klaxon.checkpoint_is_due(), false)
+$$;
+COMMENT ON FUNCTION klaxon.journal_is_due() IS 'Whether the log has records of its own to take';
+
+-- Removes the oldest rows of the log up to a checkpoint, some ten thousand a call, and says what the
+-- record of that must say. Null where there is nothing left to remove.
+CREATE FUNCTION klaxon.remove_deliveries(OUT through bigint, OUT mac bytea)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, klaxon, pg_temp AS $$
+BEGIN
+    -- Rights of the owner: nobody else may take a row from the log. Only the worker may call it, which
+    -- has locked the log's end and writes the record in the same transaction.
+    SELECT d.seq, d.mac INTO through, mac FROM klaxon.delivery AS d, klaxon.audit_head AS h
+    WHERE d.kind = 'checkpoint' AND d.attempted_at < h.prune_before
+      AND d.seq > (SELECT min(f.seq) FROM klaxon.delivery AS f)
+    ORDER BY d.seq LIMIT 1;
+    IF FOUND THEN
+        DELETE FROM klaxon.delivery AS d WHERE d.seq <= remove_deliveries.through;
+    ELSE
+        UPDATE klaxon.audit_head AS h SET prune_before = NULL WHERE h.prune_before IS NOT NULL;
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION klaxon.remove_deliveries() IS
+    'Removes rows of the log up to the first checkpoint that is old enough; returns the last one''s seq and mac';
+
 COMMENT ON FUNCTION klaxon.record_change() IS 'Trigger: writes down a change of the configuration, and who made it';
 ALTER FUNCTION klaxon.record_change() SET search_path = pg_catalog, klaxon, pg_temp;
 
@@ -2089,7 +2150,8 @@ GRANT EXECUTE ON FUNCTION klaxon.notify_event(text, jsonb, text, text, timestamp
     TO klaxon_emitter, klaxon_admin;
 GRANT EXECUTE ON FUNCTION klaxon.heartbeat(text, text, text, interval), klaxon.touch_agent(text, text, text, interval)
     TO klaxon_emitter, klaxon_admin;
-GRANT EXECUTE ON FUNCTION klaxon.tick(), klaxon.settle_cooldowns(bigint[], text[]), klaxon.digest_payload(uuid), klaxon.digest_data(jsonb)
+GRANT EXECUTE ON FUNCTION klaxon.tick(), klaxon.settle_cooldowns(bigint[], text[]), klaxon.digest_payload(uuid), klaxon.digest_data(jsonb),
+    klaxon.last_checkpoint(), klaxon.checkpoint_is_due(), klaxon.journal_is_due(), klaxon.remove_deliveries()
     TO klaxon_worker;
 GRANT EXECUTE ON FUNCTION
     klaxon.is_member(text, text), klaxon.is_project_admin(text, text), klaxon.owns_subscription(bigint, text),

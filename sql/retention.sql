@@ -25,13 +25,22 @@ BEGIN
     GET DIAGNOSTICS rows = ROW_COUNT;
     RETURN NEXT;
 
-    -- The chain covers a body by its hash alone, so that blanking one breaks no seal. Rows stay: a
-    -- chain may begin after its first row only where a sealed record says which MAC came before,
-    -- and only the worker has the key to write one.
+    -- The chain covers a body by its hash alone, so that blanking one breaks no seal.
     what := 'delivery.response_body';
     UPDATE klaxon.delivery AS d SET response_body = NULL
     WHERE d.attempted_at < now() - prune.deliveries AND d.response_body IS NOT NULL;
     GET DIAGNOSTICS rows = ROW_COUNT;
+    RETURN NEXT;
+
+    -- A chain may begin after its first row only where a sealed record says which MAC came before. Only
+    -- the worker has the key to write one: it removes rows and writes it, soon, up to a checkpoint.
+    what := 'delivery';
+    IF prune.deliveries IS NOT NULL THEN
+        UPDATE klaxon.audit_head AS h SET prune_before = now() - prune.deliveries;
+    END IF;
+    SELECT coalesce(max(c.seq) - min(f.seq) + 1, 0) INTO rows
+    FROM (SELECT min(d.seq) AS seq FROM klaxon.delivery AS d) AS f
+    JOIN klaxon.delivery AS c ON c.kind = 'checkpoint' AND c.attempted_at < now() - prune.deliveries AND c.seq > f.seq;
     RETURN NEXT;
 
     what := 'inbox';
@@ -41,4 +50,4 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION klaxon.prune(interval, interval, interval) IS
-    'Retention, by age; null keeps. Deletes dead letters with the deliveries, events nothing pending or dead needs (and forgets their dedup_key), deletes inbox messages, and blanks response bodies of the audit log; its rows stay, since removing them takes a record that only the worker can seal';
+    'Retention, by age; null keeps. Deletes events that nothing pending or dead needs (and forgets their dedup_key), inbox messages, and with deliveries dead letters and response bodies of the audit log; its rows a worker removes soon after, up to a checkpoint, and leaves a sealed record of it. Returns how many of each';

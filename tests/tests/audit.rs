@@ -16,6 +16,8 @@ async fn ten_attempts() -> Scene<'static> {
         .webhook("hook", Hook::default().answers(answers), json!({"retry_schedule": [0]}), &["run.failed"])
         .await;
     let mut worker = scene.worker(&["--per-channel", "1"]).await;
+    // The scene's own making comes first.
+    until(&scene.client, "NOT EXISTS (SELECT FROM klaxon.config_change)").await;
     for count in 1..=5 {
         scene.emit("run.failed", json!({ "count": count })).await;
         let settled =
@@ -52,40 +54,49 @@ async fn what_was_changed_is_found_and_named() {
         .await
         .unwrap();
 
-    let insert = "INSERT INTO klaxon.delivery SELECT (jsonb_populate_record(d, '{\"seq\": %}')).* FROM klaxon.delivery AS d WHERE seq = 3";
+    let base: i64 = scene
+        .database
+        .psql("SELECT min(seq) - 1 FROM klaxon.delivery WHERE kind = 'attempt'")
+        .parse()
+        .unwrap();
+    // `@3` is the third attempt.
+    let place = |sql: &str| {
+        (1..=9).fold(sql.to_owned(), |sql, n| sql.replace(&format!("@{n}"), &(base + n).to_string()))
+    };
+    let insert = "INSERT INTO klaxon.delivery SELECT (jsonb_populate_record(d, '{\"seq\": %}')).* FROM klaxon.delivery AS d WHERE seq = @3";
     let cases: Vec<(&str, String, &str, i64)> = vec![
-        ("an edited status", "UPDATE klaxon.delivery SET status = 'sent' WHERE seq = 3".into(), "altered", 3),
-        ("an edited time", "UPDATE klaxon.delivery SET attempted_at = attempted_at + '1 us' WHERE seq = 4".into(), "altered", 4),
-        ("a null that was none", "UPDATE klaxon.delivery SET error = NULL WHERE seq = 5".into(), "altered", 5),
-        ("an edited body", "UPDATE klaxon.delivery SET response_body = 'all well' WHERE seq = 5".into(), "altered", 5),
-        ("an edited MAC", "UPDATE klaxon.delivery SET mac = decode(repeat('00', 32), 'hex') WHERE seq = 6".into(), "altered", 6),
-        ("a deleted row", "DELETE FROM klaxon.delivery WHERE seq = 7".into(), "missing", 7),
+        ("an edited status", "UPDATE klaxon.delivery SET status = 'sent' WHERE seq = @3".into(), "altered", base + 3),
+        ("an edited time", "UPDATE klaxon.delivery SET attempted_at = attempted_at + '1 us' WHERE seq = @4".into(), "altered", base + 4),
+        ("a null that was none", "UPDATE klaxon.delivery SET error = NULL WHERE seq = @5".into(), "altered", base + 5),
+        ("an edited body", "UPDATE klaxon.delivery SET response_body = 'all well' WHERE seq = @5".into(), "altered", base + 5),
+        ("an edited MAC", "UPDATE klaxon.delivery SET mac = decode(repeat('00', 32), 'hex') WHERE seq = @6".into(), "altered", base + 6),
+        ("a deleted row", "DELETE FROM klaxon.delivery WHERE seq = @7".into(), "missing", base + 7),
         ("deleted first rows", "DELETE FROM klaxon.delivery WHERE seq <= 2".into(), "missing", 1),
         ("a deleted tail", format!("DELETE FROM klaxon.delivery WHERE seq = {last}"), "truncated", last),
         ("a row added at the end", insert.replace('%', &(last + 1).to_string()), "altered", last + 1),
         (
             "a row put between",
-            format!("UPDATE klaxon.delivery SET seq = -seq WHERE false; UPDATE klaxon.delivery SET seq = seq + 100 WHERE seq > 5; \
-                     UPDATE klaxon.delivery SET seq = seq - 99 WHERE seq > 100; {}", insert.replace('%', "6")),
+            format!("UPDATE klaxon.delivery SET seq = -seq WHERE false; UPDATE klaxon.delivery SET seq = seq + 1000 WHERE seq > @5; \
+                     UPDATE klaxon.delivery SET seq = seq - 999 WHERE seq > 1000; {}", insert.replace('%', "@6")),
             "altered",
-            6,
+            base + 6,
         ),
         (
             "two rows in each other's place",
-            "UPDATE klaxon.delivery SET seq = 1000 WHERE seq = 4; UPDATE klaxon.delivery SET seq = 4 WHERE seq = 5; \
-             UPDATE klaxon.delivery SET seq = 5 WHERE seq = 1000"
+            "UPDATE klaxon.delivery SET seq = 1000 WHERE seq = @4; UPDATE klaxon.delivery SET seq = @4 WHERE seq = @5; \
+             UPDATE klaxon.delivery SET seq = @5 WHERE seq = 1000"
                 .into(),
             "altered",
-            4,
+            base + 4,
         ),
-        ("a time that is none", "UPDATE klaxon.delivery SET attempted_at = 'infinity' WHERE seq = 4".into(), "altered", 4),
+        ("a time that is none", "UPDATE klaxon.delivery SET attempted_at = 'infinity' WHERE seq = @4".into(), "altered", base + 4),
         ("a head that is gone", "DELETE FROM klaxon.audit_head".into(), "missing", last),
         ("a head of another MAC", "UPDATE klaxon.audit_head SET mac = '\\x00'".into(), "forked", last),
-        ("another chain's row", "UPDATE klaxon.delivery SET chain = gen_random_uuid() WHERE seq = 8".into(), "foreign", 8),
-        ("another key's row", "UPDATE klaxon.delivery SET key_id = 'ffffffffffffffff' WHERE seq = 9".into(), "wrong_key", 9),
+        ("another chain's row", "UPDATE klaxon.delivery SET chain = gen_random_uuid() WHERE seq = @8".into(), "foreign", base + 8),
+        ("another key's row", "UPDATE klaxon.delivery SET key_id = 'ffffffffffffffff' WHERE seq = @9".into(), "wrong_key", base + 9),
     ];
     for (what, tamper, kind, seq) in cases {
-        scene.client.batch_execute(&tamper).await.unwrap();
+        scene.client.batch_execute(&place(&tamper)).await.unwrap();
         let (code, verdict) = verify(&scene, &[]).await;
         // A row too many contradicts the head as well, which is named before it.
         let named = verdict["findings"]
@@ -183,4 +194,118 @@ async fn what_cannot_be_verified_exits_2() {
     std::fs::remove_file(scene.installation.folder().join("audit.key")).unwrap();
     let output = scene.installation.run(&["audit", "verify"]).await;
     assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[tokio::test]
+async fn changes_of_the_configuration_are_rows_of_the_log() {
+    let scene = Scene::set(Database::new()).await;
+    scene
+        .client
+        .batch_execute("CREATE ROLE audit_boss IN ROLE klaxon_admin; SET ROLE audit_boss")
+        .await
+        .unwrap();
+    scene.webhook("hook", Hook::default().secret("whsec_c3dvcmRmaXNo"), json!({}), &["run.failed"]).await;
+    scene.client.batch_execute("RESET ROLE").await.unwrap();
+    let unsealed = "(SELECT value FROM klaxon.status() WHERE item = 'audit_unsealed')";
+    until(&scene.client, &format!("{unsealed} <> '0'")).await;
+    let _worker = scene.worker(&[]).await;
+    until(&scene.client, &format!("{unsealed} = '0'")).await;
+    scene
+        .client
+        .batch_execute("UPDATE klaxon.channel SET enabled = false; DELETE FROM klaxon.channel")
+        .await
+        .unwrap();
+    until(
+        &scene.client,
+        "EXISTS (SELECT FROM klaxon.delivery WHERE detail::jsonb ->> 'operation' = 'delete')",
+    )
+    .await;
+
+    let told: Vec<(String, String, String)> = scene
+        .client
+        .query(
+            "SELECT detail::jsonb ->> 'by', detail::jsonb ->> 'table', detail::jsonb ->> 'operation' FROM klaxon.delivery
+             WHERE kind = 'config' AND detail::jsonb ->> 'table' IN ('channel', 'subscription') ORDER BY seq",
+            &[],
+        )
+        .await
+        .unwrap()
+        .iter()
+        .map(|row| (row.get(0), row.get(1), row.get(2)))
+        .collect();
+    let expected = [
+        ("audit_boss", "channel", "insert"),
+        ("audit_boss", "subscription", "insert"),
+        ("postgres", "channel", "update"),
+        ("postgres", "channel", "delete"),
+    ];
+    assert_eq!(told, expected.map(|(a, b, c)| (a.into(), b.into(), c.into())));
+    let (code, verdict) = verify(&scene, &[]).await;
+    assert_eq!((code, &verdict["findings"]), (Some(0), &json!([])), "{verdict}");
+
+    // Who takes such a record out of the log is found out, like anybody else who does.
+    scene.client.batch_execute("DELETE FROM klaxon.delivery WHERE seq = 2").await.unwrap();
+    let (code, verdict) = verify(&scene, &[]).await;
+    assert_eq!(
+        (code, &verdict["findings"][0]["kind"], &verdict["findings"][0]["seq"]),
+        (Some(1), &json!("missing"), &json!(2))
+    );
+}
+
+#[tokio::test]
+async fn old_rows_are_removed_up_to_a_checkpoint_and_the_rest_verifies() {
+    let scene = Scene::set(Database::new()).await;
+    scene.webhook("hook", Hook::default().counting(), json!({}), &["run.failed"]).await;
+    let mut worker = scene.worker(&[]).await;
+    let emit = "INSERT INTO klaxon.event (type) SELECT 'run.failed' FROM generate_series(1, 10100)";
+    let settled = "NOT EXISTS (SELECT FROM klaxon.outbox)";
+    for checkpoints in 1..=2 {
+        scene.client.batch_execute(emit).await.unwrap();
+        until(&scene.client, settled).await;
+        let written =
+            format!("(SELECT count(*) FROM klaxon.delivery WHERE kind = 'checkpoint') = {checkpoints}");
+        until(&scene.client, &written).await;
+    }
+    let checkpoint = scene.installation.run(&["audit", "checkpoint", "--json"]).await;
+    let file = scene.installation.folder().join("checkpoint.json");
+    std::fs::write(&file, &checkpoint.stdout).unwrap();
+    let file = file.display().to_string();
+
+    // What the log holds of a checkpoint is what the command prints of one.
+    let signed: String = scene
+        .client
+        .query_one("SELECT detail FROM klaxon.delivery WHERE kind = 'checkpoint' ORDER BY seq LIMIT 1", &[])
+        .await
+        .unwrap()
+        .get(0);
+    let of_the_log = scene.installation.folder().join("of-the-log.json");
+    std::fs::write(&of_the_log, signed).unwrap();
+    let (code, verdict) = verify(&scene, &["--checkpoint", &of_the_log.display().to_string()]).await;
+    assert_eq!((code, &verdict["verdict"]), (Some(0), &json!("clean")), "{verdict}");
+
+    let announced: i64 = scene
+        .client
+        .query_one("SELECT rows FROM klaxon.prune(deliveries => '0') WHERE what = 'delivery'", &[])
+        .await
+        .unwrap()
+        .get(0);
+    assert!(announced > 20_000, "{announced}");
+    until(&scene.client, "(SELECT prune_before IS NULL FROM klaxon.audit_head)").await;
+    let (first, prunes): (i64, i64) = scene
+        .client
+        .query_one("SELECT min(seq), count(*) FILTER (WHERE kind = 'prune') FROM klaxon.delivery", &[])
+        .await
+        .map(|row| (row.get(0), row.get(1)))
+        .unwrap();
+    assert_eq!((first, prunes), (announced + 1, 2));
+    let (code, verdict) = verify(&scene, &["--checkpoint", &file]).await;
+    assert_eq!((code, &verdict["findings"]), (Some(0), &json!([])), "{verdict}");
+    assert_eq!(verdict["first_seq"], json!(first));
+    worker.signal("TERM");
+    assert!(worker.wait().await.success());
+
+    // One row more, by hand, is one that no record speaks of.
+    scene.client.execute("DELETE FROM klaxon.delivery WHERE seq = $1", &[&first]).await.unwrap();
+    let (code, verdict) = verify(&scene, &[]).await;
+    assert_eq!((code, &verdict["findings"][0]["kind"]), (Some(1), &json!("missing")), "{verdict}");
 }

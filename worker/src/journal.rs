@@ -1,70 +1,130 @@
 //! The log's records that are no attempts: rotations of its key, checkpoints, changes of the
 //! configuration, removals. Each is a row of the same chain.
 
-use klaxon_model::audit::{Key, Record};
-use tokio_postgres::Transaction;
+use klaxon_model::audit::{Checkpoint, Key, Record};
+use tokio_postgres::{Client, GenericClient};
 use uuid::Uuid;
 
+use crate::keyring::Keyring;
 use crate::settle::{Head, SettleError};
 
+/// Changes that one transaction takes: it holds the log's end, and settling waits for it.
+const BATCH: i64 = 500;
+
 const LOCK: &str = include_str!("sql/head.sql");
-const APPEND: &str = "
-    WITH head AS (
-        UPDATE klaxon.audit_head SET seq = $1, mac = $2, key_id = $3
-    )
-    INSERT INTO klaxon.delivery (seq, mac, key_id, kind, detail, attempted_at, worker, chain)
-    VALUES ($1, $2, $4, $5, $6, $7, $8, $9)";
+const APPEND: &str = include_str!("sql/journal.sql");
+const CHANGES: &str = "
+    DELETE FROM klaxon.config_change AS c
+    WHERE c.id = ANY (ARRAY(SELECT id FROM klaxon.config_change ORDER BY id LIMIT $1))
+    RETURNING c.id, c.detail";
+const TIME: &str = "SELECT to_char($1::timestamptz AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), klaxon.checkpoint_is_due()";
 
 impl Head {
     /// Locks the end of the chain.
     ///
     /// # Errors
     /// Where there is none.
-    pub async fn lock(transaction: &Transaction<'_>) -> Result<Self, SettleError> {
-        let row = transaction.query_opt(LOCK, &[]).await?.ok_or(SettleError::NoHead)?;
+    pub async fn lock(client: &impl GenericClient) -> Result<Self, SettleError> {
+        let row = client.query_opt(LOCK, &[]).await?.ok_or(SettleError::NoHead)?;
         Self::read(&row)
     }
 
-    /// Appends a record under `key`; the next must be under `next`.
+    /// Appends records under `key`; the next must be under `next`.
     ///
     /// # Errors
     /// Where Postgres refuses it.
     pub async fn append(
         &mut self,
-        transaction: &Transaction<'_>,
+        client: &impl GenericClient,
         (key, next): (&Key, &Key),
         worker: Option<Uuid>,
         kind: &str,
-        detail: &str,
+        details: &[String],
     ) -> Result<(), SettleError> {
-        let record = Record {
-            seq: self.seq + 1,
-            kind,
-            attempted_at: self.now.micros(),
-            worker: worker.map(Uuid::into_bytes),
-            detail: Some(detail),
-            chain: self.chain.into_bytes(),
-            key_id: key.id(),
-            ..Record::default()
-        };
-        let mac = key.seal(&record, &self.mac, &mut Vec::new());
-        transaction
+        let (mut seqs, mut macs, mut buffer) = (Vec::new(), Vec::new(), Vec::new());
+        for detail in details {
+            let record = Record {
+                seq: self.seq + 1,
+                kind,
+                attempted_at: self.now.micros(),
+                worker: worker.map(Uuid::into_bytes),
+                detail: Some(detail),
+                chain: self.chain.into_bytes(),
+                key_id: key.id(),
+                ..Record::default()
+            };
+            (self.seq, self.mac) = (record.seq, key.seal(&record, &self.mac, &mut buffer));
+            seqs.push(self.seq);
+            macs.push(self.mac.to_vec());
+        }
+        self.key_id = Some(next.id().to_owned());
+        client
             .execute(
                 APPEND,
                 &[
-                    &record.seq,
-                    &mac.as_slice(),
+                    &self.seq,
+                    &self.mac.as_slice(),
                     &next.id(),
+                    &seqs,
+                    &macs,
+                    &details,
                     &key.id(),
                     &kind,
-                    &detail,
                     &self.now,
                     &worker,
                     &self.chain,
                 ],
             )
             .await?;
-        (self.seq, self.mac, self.key_id) = (record.seq, mac, Some(next.id().to_owned()));
         Ok(())
     }
+}
+
+/// Writes what the log has to say of itself, some of it: changes of the configuration in their order, a
+/// checkpoint where one is due, and the record of a removal. Says whether there is more.
+///
+/// # Errors
+/// Nothing is written then.
+pub async fn keep(client: &Client, keyring: &Keyring, worker: Uuid) -> Result<bool, SettleError> {
+    client.batch_execute("BEGIN").await?;
+    let result = transact(client, keyring, worker).await;
+    let end = if result.is_ok() { "COMMIT" } else { "ROLLBACK" };
+    if !client.is_closed() {
+        client.batch_execute(end).await?;
+    }
+    result
+}
+
+async fn transact(client: &Client, keyring: &Keyring, worker: Uuid) -> Result<bool, SettleError> {
+    let mut head = Head::lock(client).await?;
+    let key = head.key(keyring)?;
+    let keys = (&key, &key);
+    let mut changes = client
+        .query(CHANGES, &[&BATCH])
+        .await?
+        .iter()
+        .map(|row| Ok((row.try_get::<_, i64>(0)?, row.try_get::<_, String>(1)?)))
+        .collect::<Result<Vec<_>, tokio_postgres::Error>>()?;
+    changes.sort_unstable();
+    let mut more = changes.len() as i64 == BATCH;
+    let details: Vec<String> = changes.into_iter().map(|(_, detail)| detail).collect();
+    if !details.is_empty() {
+        head.append(client, keys, Some(worker), "config", &details).await?;
+    }
+    let row = client.query_one(TIME, &[&head.now]).await?;
+    let (at, due): (String, bool) = (row.try_get(0)?, row.try_get(1)?);
+    if due {
+        let checkpoint = Checkpoint::sign(&key, &head.chain.to_string(), head.seq, &head.mac, &at);
+        let detail = serde_json::to_string(&checkpoint).expect("texts and a number are JSON");
+        head.append(client, keys, Some(worker), "checkpoint", &[detail]).await?;
+    }
+    let removed = client.query_one("SELECT through, mac FROM klaxon.remove_deliveries()", &[]).await?;
+    if let (Some(through), Some(mac)) =
+        (removed.try_get::<_, Option<i64>>(0)?, removed.try_get::<_, Option<Vec<u8>>>(1)?)
+    {
+        let detail = serde_json::json!({"through": through, "mac": hex::encode(mac)}).to_string();
+        head.append(client, keys, Some(worker), "prune", &[detail]).await?;
+        more = true;
+    }
+    Ok(more)
 }

@@ -186,7 +186,7 @@ async fn sign_anew(client: &mut Client, keys: &[audit::Key]) -> anyhow::Result<(
     };
     if in_use.id() != newest.id() {
         let detail = serde_json::json!({"key_id": newest.id()}).to_string();
-        head.append(&transaction, (in_use, newest), None, "rotation", &detail).await?;
+        head.append(&transaction, (in_use, newest), None, "rotation", &[detail]).await?;
     } else if head.key_id.is_none() {
         transaction
             .execute("UPDATE klaxon.audit_head SET key_id = $1", &[&newest.id()])

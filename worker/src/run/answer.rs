@@ -112,6 +112,7 @@ impl Engine {
                 self.directory.invalidate();
                 self.schedule.hold(channel_id, Hold::Disabled, self.clock.at(now));
             }
+            Answer::Journaled(more) => self.session.journal = more && self.session.locked.contains(0),
             Answer::Left => {}
         }
         Ok(())
@@ -124,6 +125,7 @@ impl Engine {
         }
         self.clock = roll.clock.unwrap_or(self.clock);
         self.session.silent = roll.silent;
+        self.session.journal = roll.journal && self.session.locked.contains(0);
         if self.session.draining.is_some() {
             return Ok(());
         }

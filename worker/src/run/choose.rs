@@ -36,6 +36,9 @@ impl Engine {
             let wanted = self.session.wanted.without(self.session.locked);
             return Some(Job::Lock { wanted, afresh: self.session.locked.is_empty() });
         }
+        if std::mem::take(&mut self.session.journal) {
+            return Some(Job::Journal { worker: self.worker });
+        }
         if let Some((channel_id, reason)) = self.session.disable.pop_front() {
             return Some(Job::Disable { channel_id, reason });
         }

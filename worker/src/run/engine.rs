@@ -53,6 +53,8 @@ pub struct State {
     /// Whether locks are to be tried for.
     pub lock_due: bool,
     pub silent: Vec<Uuid>,
+    /// Whether the log has records of its own to take.
+    pub journal: bool,
     pub disable: VecDeque<(i64, String)>,
     pub snapshot: Option<Snapshot>,
     pub news: bool,

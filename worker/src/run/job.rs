@@ -17,6 +17,7 @@ use crate::clock::{Clock, DbTime};
 use crate::cooldown::{self, Decided};
 use crate::directory::{self, Loaded, Request};
 use crate::discover::{self, Discovery, ReadError, Snapshot};
+use crate::journal;
 use crate::ownership::{self, Fenced, Roll};
 use crate::schedule::{Ask, Fetched, Shards};
 use crate::settle::{self, Log, Outcome, SettleError, Settled, Written};
@@ -44,6 +45,9 @@ pub enum Lost {
     /// A read failed.
     #[error("{0}")]
     Read(#[from] ReadError),
+    /// The log was not written.
+    #[error("{0}")]
+    Log(#[from] SettleError),
     /// The answer did not come.
     #[error("no answer from postgres within {} s", DEADLINE.as_secs())]
     Silent,
@@ -78,6 +82,8 @@ pub enum Job {
     Load(Request),
     /// Disable a channel.
     Disable { channel_id: i64, reason: String },
+    /// Write the log's own records.
+    Journal { worker: Uuid },
     /// Go.
     Leave { worker: Uuid, owned: Shards },
 }
@@ -105,6 +111,8 @@ pub enum Answer {
     Loaded(Loaded),
     /// To a disabling: the channel's name, if it was enabled until now.
     Disabled { channel_id: i64, name: Option<String>, reason: String },
+    /// To the log's own records: whether there are more.
+    Journaled(bool),
     /// To the last.
     Left,
 }
@@ -169,6 +177,14 @@ async fn perform(database: &Database, shared: &Shared, job: Job) -> Result<Answe
             let name = row.map(|row| row.try_get("name")).transpose()?;
             Answer::Disabled { channel_id, name, reason }
         }
+        Job::Journal { worker } => match journal::keep(client, &shared.keyring, worker).await {
+            Ok(more) => Answer::Journaled(more),
+            Err(error) if client.is_closed() => return Err(error.into()),
+            Err(error) => {
+                tracing::error!(error = error.to_string(), "the log's own records were not written");
+                Answer::Journaled(false)
+            }
+        },
         Job::Leave { worker, owned } => {
             client.execute(&statements.leave, &[&worker]).await?;
             ownership::unlock(client, statements, owned).await?;

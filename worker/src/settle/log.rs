@@ -50,6 +50,20 @@ impl Head {
     }
 }
 
+impl Head {
+    /// The key that the next record must be under: what the last rotation named.
+    ///
+    /// # Errors
+    ///
+    /// It is not in the key file.
+    pub fn key(&self, keyring: &Keyring) -> Result<Key, SettleError> {
+        keyring.audit(self.key_id.as_deref()).ok_or_else(|| {
+            let id = self.key_id.as_deref().unwrap_or("none");
+            SettleError::BadHead(format!("the log is under key {id}, which is not in audit-key-file"))
+        })
+    }
+}
+
 /// Rows for `append.sql`, one array a column.
 #[derive(Debug)]
 pub struct Lines<'a> {
@@ -90,10 +104,7 @@ impl Log {
     ///
     /// It is not in the key file.
     pub fn key(&self, head: &Head) -> Result<Key, SettleError> {
-        self.keyring.audit(head.key_id.as_deref()).ok_or_else(|| {
-            let id = head.key_id.as_deref().unwrap_or("none");
-            SettleError::BadHead(format!("the log is under key {id}, which is not in audit-key-file"))
-        })
+        head.key(&self.keyring)
     }
 
     /// Chains `outcomes`, each with its attempt, to `head`; all were attempted at its time.
