@@ -119,3 +119,74 @@ impl Waiting {
         all
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::DbTime;
+
+    fn row(id: u128, task: &str) -> Pending {
+        let at = DbTime::from_unix_micros(0);
+        Pending {
+            id: Uuid::from_u128(id),
+            event_id: Some(Uuid::from_u128(id)),
+            subscription_id: Some(7),
+            channel_id: 1,
+            due_at: at,
+            created_at: at,
+            attempts: 0,
+            replayed: false,
+            event_type: "task.failed".to_owned(),
+            project: None,
+            cooldown_task: Some(task.to_owned()),
+            held_back: 0,
+            held_for: None,
+            event: None,
+        }
+    }
+
+    fn ids(rows: &[Pending]) -> Vec<u128> {
+        rows.iter().map(|row| row.id.as_u128()).collect()
+    }
+
+    #[test]
+    fn what_passes_tells_what_was_held_back_and_what_is_undecided_is_asked_again() {
+        let (mut waiting, now) = (Waiting::default(), Instant::now());
+        (1..=3).for_each(|id| waiting.push(row(id, "mail")));
+        let asked = waiting.next(now).unwrap();
+        assert_eq!(asked[0], (7, "mail".to_owned(), Uuid::from_u128(1)));
+        assert!(waiting.next(now).is_none(), "one question at a time");
+        let told = Passed { held_back: 41, held_for: Some(Duration::from_secs(300)) };
+        let decided = Decided::from([(Uuid::from_u128(1), Some(told)), (Uuid::from_u128(3), None)]);
+        let (passed, held) = waiting.decided(&decided);
+        assert_eq!((ids(&passed), ids(&held)), (vec![1], vec![2]));
+        assert_eq!(
+            (passed[0].held_back, passed[0].held_for, &passed[0].cooldown_task),
+            (41, told.held_for, &None)
+        );
+        assert_eq!(waiting.next(now).unwrap()[0].2.as_u128(), 3);
+    }
+
+    #[test]
+    fn a_database_that_decides_nothing_is_left_alone_for_a_while() {
+        let (mut waiting, now) = (Waiting::default(), Instant::now());
+        (1..=2).for_each(|id| waiting.push(row(id, "")));
+        waiting.next(now);
+        waiting.undecided(now);
+        assert_eq!((waiting.next(now), waiting.wake_at()), (None, Some(now + PAUSE)));
+        assert_eq!(waiting.next(now + PAUSE).map(|asked| asked.len()), Some(2));
+        assert_eq!(ids(&waiting.clear()), [1, 2], "a session that is lost leaves nothing behind");
+        assert!(waiting.next(now + PAUSE).is_none());
+    }
+
+    #[test]
+    fn a_flood_is_decided_on_in_batches() {
+        let (mut waiting, now) = (Waiting::default(), Instant::now());
+        (0..1_200).for_each(|id| waiting.push(row(id, "mail")));
+        for expected in [500, 500, 200] {
+            assert_eq!(waiting.next(now).map(|asked| asked.len()), Some(expected));
+            waiting.decided(&Decided::new());
+        }
+        assert!(waiting.next(now).is_none());
+    }
+}

@@ -252,6 +252,8 @@ enum Step {
     Discover,
     Refill,
     Send,
+    Wait,
+    Decide { pick: prop::sample::Index, passes: bool },
     Finish { pick: prop::sample::Index, healthy: bool },
     Settle { pick: prop::sample::Index, retry_in: Option<i64> },
     Pass(i64),
@@ -266,6 +268,8 @@ fn step() -> impl Strategy<Value = Step> {
         3 => Just(Step::Discover),
         3 => Just(Step::Refill),
         6 => Just(Step::Send),
+        3 => Just(Step::Wait),
+        3 => (pick(), any::<bool>()).prop_map(|(pick, passes)| Step::Decide { pick, passes }),
         5 => (pick(), prop::bool::weighted(0.7)).prop_map(|(pick, healthy)| Step::Finish { pick, healthy }),
         5 => (pick(), prop::option::weighted(0.3, 0i64..30)).prop_map(|(pick, retry_in)| Step::Settle { pick, retry_in }),
         2 => (0i64..40).prop_map(Step::Pass),
@@ -296,6 +300,7 @@ proptest! {
         let mut schedule = schedule(per_channel, rows);
         let mut database = Database::default();
         let (mut now, mut in_flight, mut ended) = (at(1_000), Vec::<Pending>::new(), Vec::<Pending>::new());
+        let mut waiting = Vec::<Pending>::new();
         let mut seconds = 1_000;
         for step in steps {
             match step {
@@ -306,8 +311,27 @@ proptest! {
                     if let Some(row) = schedule.next(now, 8usize.saturating_sub(in_flight.len())) {
                         prop_assert!(row.due_at <= now);
                         prop_assert!(database.rows.contains_key(&(row.channel_id, row.place())));
-                        prop_assert!(in_flight.iter().chain(&ended).all(|other| other.id != row.id));
+                        prop_assert!(in_flight.iter().chain(&ended).chain(&waiting).all(|other| other.id != row.id));
                         in_flight.push(row);
+                    }
+                }
+                Step::Wait => {
+                    let mut next = schedule.next(now, 8usize.saturating_sub(in_flight.len()));
+                    while let Some(row) = next {
+                        prop_assert!(row.due_at <= now);
+                        prop_assert!(in_flight.iter().chain(&ended).chain(&waiting).all(|other| other.id != row.id));
+                        next = schedule.next_of(row.channel_id, now, |row| row.id.as_u128() % 3 > 0);
+                        waiting.push(row);
+                    }
+                }
+                Step::Decide { pick, passes } if !waiting.is_empty() => {
+                    let row = waiting.swap_remove(pick.index(waiting.len()));
+                    if passes {
+                        schedule.put_down(row, now);
+                    } else {
+                        database.rows.remove(&(row.channel_id, row.place()));
+                        schedule.finished(&row.ticket(), None, now);
+                        schedule.settled(&row.ticket(), None, now);
                     }
                 }
                 Step::Finish { pick, healthy } if !in_flight.is_empty() => {
@@ -331,6 +355,7 @@ proptest! {
                     let shards: Shards = [shard].into_iter().collect();
                     schedule.disown(shards);
                     let mine = |row: &Pending| row.ticket().shard() == shard;
+                    waiting.extract_if(.., |row| mine(row)).for_each(|row| schedule.put_down(row, now));
                     for row in in_flight.extract_if(.., |row| mine(row)) {
                         schedule.finished(&row.ticket(), None, now);
                         ended.push(row);
@@ -344,9 +369,10 @@ proptest! {
                 }
                 Step::LoseSession => {
                     schedule.disown(all_shards());
+                    waiting.drain(..).for_each(|row| schedule.put_down(row, now));
                     take(&mut schedule, &database, all_shards(), now);
                 }
-                Step::Finish { .. } | Step::Settle { .. } => {}
+                Step::Finish { .. } | Step::Settle { .. } | Step::Decide { .. } => {}
             }
             prop_assert!(schedule.rows <= rows, "{} rows in memory", schedule.rows);
             for channel_id in 0..5 {
@@ -354,6 +380,7 @@ proptest! {
                 prop_assert!(flying <= per_channel);
             }
         }
+        waiting.drain(..).for_each(|row| schedule.put_down(row, now));
         // Everything heals: what is pending must all be found and sent.
         for _ in 0..500 {
             now = now.after(Duration::from_secs(10));
