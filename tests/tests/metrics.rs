@@ -32,7 +32,7 @@ async fn attempts_are_counted_and_readiness_is_told() {
     assert_eq!(get(port, "/elsewhere").await.0, "HTTP/1.1 404 Not Found");
 
     scene.emit("run.failed", json!({})).await;
-    until(&scene.client, "(SELECT count(*) FROM klaxon.delivery) = 2").await;
+    until(&scene.client, "(SELECT count(*) FROM klaxon.delivery WHERE kind = 'attempt') = 2").await;
     let (_, metrics) = get(port, "/metrics").await;
     for line in [
         "klaxon_attempts_total{kind=\"webhook\",outcome=\"sent\"} 1",

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
+use super::choose::JOURNAL_PAUSE;
 use super::engine::Engine;
 use super::job::{Answer, Lost};
 use crate::clock::DbTime;
@@ -112,7 +113,10 @@ impl Engine {
                 self.directory.invalidate();
                 self.schedule.hold(channel_id, Hold::Disabled, self.clock.at(now));
             }
-            Answer::Journaled(more) => self.session.journal = more && self.session.locked.contains(0),
+            Answer::Journaled(more) => {
+                self.session.journal = more && self.session.locked.contains(0);
+                self.session.journal_at = (!more).then(|| now + JOURNAL_PAUSE);
+            }
             Answer::Left => {}
         }
         Ok(())
@@ -125,7 +129,7 @@ impl Engine {
         }
         self.clock = roll.clock.unwrap_or(self.clock);
         self.session.silent = roll.silent;
-        self.session.journal = roll.journal && self.session.locked.contains(0);
+        self.session.journal |= roll.journal && self.session.locked.contains(0);
         if self.session.draining.is_some() {
             return Ok(());
         }

@@ -1,12 +1,16 @@
 //! What to ask of the session next.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::engine::{Engine, Turn};
 use super::job::Job;
 use crate::ownership::HEARTBEAT;
 use crate::schedule::Shards;
+
+/// Between one call for the log's own records and the next: each holds the log's end for a moment, and
+/// people seldom make one change alone.
+pub const JOURNAL_PAUSE: Duration = Duration::from_secs(5);
 
 impl Engine {
     /// What to ask of the session next.
@@ -36,7 +40,8 @@ impl Engine {
             let wanted = self.session.wanted.without(self.session.locked);
             return Some(Job::Lock { wanted, afresh: self.session.locked.is_empty() });
         }
-        if std::mem::take(&mut self.session.journal) {
+        if self.session.journal && now >= *self.session.journal_at.get_or_insert(now + JOURNAL_PAUSE) {
+            self.session.journal = false;
             return Some(Job::Journal { worker: self.worker });
         }
         if let Some((channel_id, reason)) = self.session.disable.pop_front() {

@@ -53,8 +53,9 @@ pub struct State {
     /// Whether locks are to be tried for.
     pub lock_due: bool,
     pub silent: Vec<Uuid>,
-    /// Whether the log has records of its own to take.
+    /// Whether the log has records of its own to take, and since when they may be.
     pub journal: bool,
+    pub journal_at: Option<Instant>,
     pub disable: VecDeque<(i64, String)>,
     pub snapshot: Option<Snapshot>,
     pub news: bool,
