@@ -7,7 +7,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, klaxon, pg_temp
 SET enable_seqscan = on SET enable_hashjoin = on SET plan_cache_mode = auto AS $$
 DECLARE
     -- Items a call takes at most: bounds its time. A channel that has more gets several digests.
-    most CONSTANT integer := 100000;
+    most CONSTANT integer := 50000;
     at timestamptz := clock_timestamp();
     channels bigint[];
     items bigint[];
