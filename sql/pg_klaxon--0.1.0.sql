@@ -1602,7 +1602,7 @@ COMMENT ON FUNCTION klaxon.gather_digests() IS 'Makes one delivery a channel of 
 
 -- Twenty payloads of 256 kB would be a message of 5 MB, which no receiver takes.
 CREATE FUNCTION klaxon.digest_data(payload jsonb) RETURNS jsonb
-LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, klaxon, pg_temp AS $$
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, klaxon, pg_temp AS $$
     SELECT CASE
         WHEN octet_length(payload::text) <= 8192 THEN payload
         ELSE '{"truncated": true}'::jsonb || coalesce((
