@@ -89,14 +89,13 @@ $$;
 COMMENT ON FUNCTION klaxon.settle_cooldowns(bigint[], text[]) IS
     'Of pending deliveries that wait for these subscriptions'' and tasks'' cooldowns, lets those of one event pass where the window has, and counts the others as held back';
 
--- Emitters append a row each, so that none waits for another; a long window would gather one an event.
-CREATE FUNCTION klaxon.fold_held_back() RETURNS bigint
-LANGUAGE plpgsql SET search_path = pg_catalog, klaxon, pg_temp AS $$
-DECLARE
-    folded bigint;
+-- Emitters append a row each, so that none waits for another; a long window would gather one an event,
+-- and a window that has passed would be remembered for each task there ever was.
+CREATE FUNCTION klaxon.tidy_cooldowns() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, klaxon, pg_temp
+-- The worker's session allows no plan but the one its own statements need.
+SET enable_seqscan = on SET enable_hashjoin = on SET plan_cache_mode = auto AS $$
 BEGIN
-    DELETE FROM klaxon.held_back AS h
-    WHERE NOT EXISTS (SELECT FROM klaxon.subscription AS s WHERE s.id = h.subscription_id);
     WITH key AS (
         SELECT h.subscription_id, h.task_name FROM klaxon.held_back AS h
         GROUP BY h.subscription_id, h.task_name HAVING count(*) > 50
@@ -107,8 +106,15 @@ BEGIN
     )
     INSERT INTO klaxon.held_back (subscription_id, task_name, events, held_at)
     SELECT g.subscription_id, g.task_name, sum(g.events), min(g.held_at) FROM gone AS g GROUP BY g.subscription_id, g.task_name;
-    GET DIAGNOSTICS folded = ROW_COUNT;
-    RETURN folded;
+
+    -- Also what an emitter or a worker wrote that did not see its subscription deleted.
+    DELETE FROM klaxon.cooldown AS c WHERE NOT EXISTS (
+        SELECT FROM klaxon.subscription AS s
+        WHERE s.id = c.subscription_id AND c.notified_at + s.cooldown > clock_timestamp() - interval '1 day'
+    );
+    DELETE FROM klaxon.held_back AS h WHERE NOT EXISTS (SELECT FROM klaxon.subscription AS s WHERE s.id = h.subscription_id);
+    DELETE FROM klaxon.filter_error AS f WHERE NOT EXISTS (SELECT FROM klaxon.subscription AS s WHERE s.id = f.subscription_id);
 END
 $$;
-COMMENT ON FUNCTION klaxon.fold_held_back() IS 'Folds the counts of what cooldowns held back into a row for each subscription and task that has many; returns how many it folded';
+COMMENT ON FUNCTION klaxon.tidy_cooldowns() IS
+    'Folds the counts of what cooldowns held back into a row for each subscription and task that has many, and forgets windows that passed a day ago and what belongs to no subscription';

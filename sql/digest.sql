@@ -6,7 +6,11 @@ LANGUAGE plpgsql SET search_path = pg_catalog, klaxon, pg_temp
 -- The worker's session allows no plan but the one its own statements need.
 SET enable_seqscan = on SET enable_hashjoin = on SET plan_cache_mode = auto AS $$
 DECLARE
+    -- Items a call takes at most: bounds its time. A channel that has more gets several digests.
+    most CONSTANT integer := 50000;
     at timestamptz := clock_timestamp();
+    channels bigint[];
+    items bigint[];
     gathered bigint;
 BEGIN
     -- One at a time: who comes second finds nothing, and looks again in a second.
@@ -14,11 +18,28 @@ BEGIN
        OR NOT pg_try_advisory_xact_lock(hashtextextended('klaxon.gather_digests', 7306)) THEN
         RETURN 0;
     END IF;
+    -- Of a channel all or nothing: those that do not fit have their turn in a second.
+    channels := ARRAY(
+        SELECT d.channel_id
+        FROM (
+            SELECT i.channel_id, row_number() OVER earliest AS place, sum(count(*)) OVER earliest AS items
+            FROM klaxon.digest_item AS i
+            WHERE i.delivery_id IS NULL AND i.due_at <= at
+            GROUP BY i.channel_id
+            WINDOW earliest AS (ORDER BY min(i.due_at), i.channel_id)
+        ) AS d
+        WHERE d.place = 1 OR d.items <= most
+    );
+    items := ARRAY(
+        SELECT i.id FROM klaxon.digest_item AS i
+        WHERE i.delivery_id IS NULL AND i.due_at <= at AND i.channel_id = ANY (channels)
+        ORDER BY i.id LIMIT most
+    );
 
     -- What nobody wants any more, or may have any more, or what cannot be sent: judged now, not when it
     -- happened.
     DELETE FROM klaxon.digest_item AS i
-    WHERE i.delivery_id IS NULL AND i.due_at <= at AND NOT EXISTS (
+    WHERE i.id = ANY (items) AND NOT EXISTS (
         SELECT FROM klaxon.subscription AS s
         JOIN klaxon.subscription_channel AS u ON u.subscription_id = s.id
         JOIN klaxon.channel AS c ON c.id = u.channel_id
@@ -30,18 +51,12 @@ BEGIN
                OR EXISTS (SELECT FROM klaxon.member AS m WHERE m.project = e.project AND m.principal = s.owner))
     );
 
-    -- At most some 50,000 items a call, but a channel's all: the rest has its turn in a second.
-    WITH due AS (
-        SELECT i.channel_id, sum(count(*)) OVER (ORDER BY min(i.due_at), i.channel_id) - count(*) AS before
-        FROM klaxon.digest_item AS i
-        WHERE i.delivery_id IS NULL AND i.due_at <= at
-        GROUP BY i.channel_id
-    ), digest AS MATERIALIZED (
-        SELECT klaxon.uuid_v7() AS id, d.channel_id FROM due AS d WHERE d.before < 50000
+    WITH digest AS MATERIALIZED (
+        SELECT klaxon.uuid_v7() AS id, c.channel_id FROM unnest(channels) AS c (channel_id)
     ), item AS (
         UPDATE klaxon.digest_item AS i SET delivery_id = d.id
         FROM digest AS d
-        WHERE i.delivery_id IS NULL AND i.due_at <= at AND i.channel_id = d.channel_id
+        WHERE i.id = ANY (items) AND i.delivery_id IS NULL AND i.channel_id = d.channel_id
         RETURNING i.delivery_id, i.channel_id, i.subscription_id, i.event_id
     ), held AS (
         DELETE FROM klaxon.held_back AS h
@@ -71,7 +86,7 @@ COMMENT ON FUNCTION klaxon.gather_digests() IS 'Makes one delivery a channel of 
 
 -- Twenty payloads of 256 kB would be a message of 5 MB, which no receiver takes.
 CREATE FUNCTION klaxon.digest_data(payload jsonb) RETURNS jsonb
-LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, klaxon, pg_temp AS $$
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, klaxon, pg_temp AS $$
     SELECT CASE
         WHEN octet_length(payload::text) <= 8192 THEN payload
         ELSE '{"truncated": true}'::jsonb || coalesce((

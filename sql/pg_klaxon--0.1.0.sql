@@ -1585,14 +1585,13 @@ $$;
 COMMENT ON FUNCTION klaxon.settle_cooldowns(bigint[], text[]) IS
     'Of pending deliveries that wait for these subscriptions'' and tasks'' cooldowns, lets those of one event pass where the window has, and counts the others as held back';
 
--- Emitters append a row each, so that none waits for another; a long window would gather one an event.
-CREATE FUNCTION klaxon.fold_held_back() RETURNS bigint
-LANGUAGE plpgsql SET search_path = pg_catalog, klaxon, pg_temp AS $$
-DECLARE
-    folded bigint;
+-- Emitters append a row each, so that none waits for another; a long window would gather one an event,
+-- and a window that has passed would be remembered for each task there ever was.
+CREATE FUNCTION klaxon.tidy_cooldowns() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, klaxon, pg_temp
+-- The worker's session allows no plan but the one its own statements need.
+SET enable_seqscan = on SET enable_hashjoin = on SET plan_cache_mode = auto AS $$
 BEGIN
-    DELETE FROM klaxon.held_back AS h
-    WHERE NOT EXISTS (SELECT FROM klaxon.subscription AS s WHERE s.id = h.subscription_id);
     WITH key AS (
         SELECT h.subscription_id, h.task_name FROM klaxon.held_back AS h
         GROUP BY h.subscription_id, h.task_name HAVING count(*) > 50
@@ -1603,11 +1602,18 @@ BEGIN
     )
     INSERT INTO klaxon.held_back (subscription_id, task_name, events, held_at)
     SELECT g.subscription_id, g.task_name, sum(g.events), min(g.held_at) FROM gone AS g GROUP BY g.subscription_id, g.task_name;
-    GET DIAGNOSTICS folded = ROW_COUNT;
-    RETURN folded;
+
+    -- Also what an emitter or a worker wrote that did not see its subscription deleted.
+    DELETE FROM klaxon.cooldown AS c WHERE NOT EXISTS (
+        SELECT FROM klaxon.subscription AS s
+        WHERE s.id = c.subscription_id AND c.notified_at + s.cooldown > clock_timestamp() - interval '1 day'
+    );
+    DELETE FROM klaxon.held_back AS h WHERE NOT EXISTS (SELECT FROM klaxon.subscription AS s WHERE s.id = h.subscription_id);
+    DELETE FROM klaxon.filter_error AS f WHERE NOT EXISTS (SELECT FROM klaxon.subscription AS s WHERE s.id = f.subscription_id);
 END
 $$;
-COMMENT ON FUNCTION klaxon.fold_held_back() IS 'Folds the counts of what cooldowns held back into a row for each subscription and task that has many; returns how many it folded';
+COMMENT ON FUNCTION klaxon.tidy_cooldowns() IS
+    'Folds the counts of what cooldowns held back into a row for each subscription and task that has many, and forgets windows that passed a day ago and what belongs to no subscription';
 /* </end connected objects> */
 
 /* <begin connected objects> */
@@ -1622,7 +1628,11 @@ LANGUAGE plpgsql SET search_path = pg_catalog, klaxon, pg_temp
 -- The worker's session allows no plan but the one its own statements need.
 SET enable_seqscan = on SET enable_hashjoin = on SET plan_cache_mode = auto AS $$
 DECLARE
+    -- Items a call takes at most: bounds its time. A channel that has more gets several digests.
+    most CONSTANT integer := 50000;
     at timestamptz := clock_timestamp();
+    channels bigint[];
+    items bigint[];
     gathered bigint;
 BEGIN
     -- One at a time: who comes second finds nothing, and looks again in a second.
@@ -1630,11 +1640,28 @@ BEGIN
        OR NOT pg_try_advisory_xact_lock(hashtextextended('klaxon.gather_digests', 7306)) THEN
         RETURN 0;
     END IF;
+    -- Of a channel all or nothing: those that do not fit have their turn in a second.
+    channels := ARRAY(
+        SELECT d.channel_id
+        FROM (
+            SELECT i.channel_id, row_number() OVER earliest AS place, sum(count(*)) OVER earliest AS items
+            FROM klaxon.digest_item AS i
+            WHERE i.delivery_id IS NULL AND i.due_at <= at
+            GROUP BY i.channel_id
+            WINDOW earliest AS (ORDER BY min(i.due_at), i.channel_id)
+        ) AS d
+        WHERE d.place = 1 OR d.items <= most
+    );
+    items := ARRAY(
+        SELECT i.id FROM klaxon.digest_item AS i
+        WHERE i.delivery_id IS NULL AND i.due_at <= at AND i.channel_id = ANY (channels)
+        ORDER BY i.id LIMIT most
+    );
 
     -- What nobody wants any more, or may have any more, or what cannot be sent: judged now, not when it
     -- happened.
     DELETE FROM klaxon.digest_item AS i
-    WHERE i.delivery_id IS NULL AND i.due_at <= at AND NOT EXISTS (
+    WHERE i.id = ANY (items) AND NOT EXISTS (
         SELECT FROM klaxon.subscription AS s
         JOIN klaxon.subscription_channel AS u ON u.subscription_id = s.id
         JOIN klaxon.channel AS c ON c.id = u.channel_id
@@ -1646,18 +1673,12 @@ BEGIN
                OR EXISTS (SELECT FROM klaxon.member AS m WHERE m.project = e.project AND m.principal = s.owner))
     );
 
-    -- At most some 50,000 items a call, but a channel's all: the rest has its turn in a second.
-    WITH due AS (
-        SELECT i.channel_id, sum(count(*)) OVER (ORDER BY min(i.due_at), i.channel_id) - count(*) AS before
-        FROM klaxon.digest_item AS i
-        WHERE i.delivery_id IS NULL AND i.due_at <= at
-        GROUP BY i.channel_id
-    ), digest AS MATERIALIZED (
-        SELECT klaxon.uuid_v7() AS id, d.channel_id FROM due AS d WHERE d.before < 50000
+    WITH digest AS MATERIALIZED (
+        SELECT klaxon.uuid_v7() AS id, c.channel_id FROM unnest(channels) AS c (channel_id)
     ), item AS (
         UPDATE klaxon.digest_item AS i SET delivery_id = d.id
         FROM digest AS d
-        WHERE i.delivery_id IS NULL AND i.due_at <= at AND i.channel_id = d.channel_id
+        WHERE i.id = ANY (items) AND i.delivery_id IS NULL AND i.channel_id = d.channel_id
         RETURNING i.delivery_id, i.channel_id, i.subscription_id, i.event_id
     ), held AS (
         DELETE FROM klaxon.held_back AS h
@@ -1687,7 +1708,7 @@ COMMENT ON FUNCTION klaxon.gather_digests() IS 'Makes one delivery a channel of 
 
 -- Twenty payloads of 256 kB would be a message of 5 MB, which no receiver takes.
 CREATE FUNCTION klaxon.digest_data(payload jsonb) RETURNS jsonb
-LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, klaxon, pg_temp AS $$
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, klaxon, pg_temp AS $$
     SELECT CASE
         WHEN octet_length(payload::text) <= 8192 THEN payload
         ELSE '{"truncated": true}'::jsonb || coalesce((
@@ -1769,9 +1790,9 @@ BEGIN
     -- Once a minute: it reads the whole of what is held back.
     IF extract(second FROM clock_timestamp()) < 1 THEN
         BEGIN
-            PERFORM klaxon.fold_held_back();
+            PERFORM klaxon.tidy_cooldowns();
         EXCEPTION WHEN OTHERS THEN
-            RAISE WARNING 'klaxon: what cooldowns held back was not folded: % (%)', SQLERRM, SQLSTATE;
+            RAISE WARNING 'klaxon: cooldowns were not tidied: % (%)', SQLERRM, SQLSTATE;
         END;
     END IF;
 END

@@ -18,9 +18,9 @@ BEGIN
     -- Once a minute: it reads the whole of what is held back.
     IF extract(second FROM clock_timestamp()) < 1 THEN
         BEGIN
-            PERFORM klaxon.fold_held_back();
+            PERFORM klaxon.tidy_cooldowns();
         EXCEPTION WHEN OTHERS THEN
-            RAISE WARNING 'klaxon: what cooldowns held back was not folded: % (%)', SQLERRM, SQLSTATE;
+            RAISE WARNING 'klaxon: cooldowns were not tidied: % (%)', SQLERRM, SQLSTATE;
         END;
     END IF;
 END

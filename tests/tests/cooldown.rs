@@ -287,7 +287,7 @@ async fn other_deliveries_of_the_channel_and_a_replay_do_not_wait() {
 }
 
 #[tokio::test]
-async fn what_is_held_back_one_by_one_is_folded() {
+async fn what_is_held_back_one_by_one_is_folded_and_old_windows_are_forgotten() {
     let scene = Scene::set(Database::new()).await;
     let subscription = subscribe(&scene, "quiet", Hook::default(), json!({})).await;
     scene
@@ -300,7 +300,16 @@ async fn what_is_held_back_one_by_one_is_folded() {
         )
         .await
         .unwrap();
-    scene.client.batch_execute("SELECT klaxon.fold_held_back()").await.unwrap();
+    scene
+        .client
+        .execute(
+            "INSERT INTO klaxon.cooldown (subscription_id, task_name, notified_at)
+             SELECT s, a::text, now() - a FROM (VALUES ($1::bigint, interval '1 min'), ($1, '1 day'), ($1, '2 days'), (-7, '1 min')) AS k (s, a)",
+            &[&subscription],
+        )
+        .await
+        .unwrap();
+    scene.client.batch_execute("SELECT klaxon.tidy_cooldowns()").await.unwrap();
     let left: Value = scene
         .client
         .query_one(
@@ -319,4 +328,40 @@ async fn what_is_held_back_one_by_one_is_folded() {
             {"task_name": "b", "count": 20, "events": 20, "first": "2026-01-01 00:00:01"},
         ])
     );
+    let windows: String = scene
+        .client
+        .query_one("SELECT string_agg(task_name, ', ' ORDER BY notified_at) FROM klaxon.cooldown", &[])
+        .await
+        .unwrap()
+        .get(0);
+    assert_eq!(windows, "1 day, 00:01:00");
+}
+
+#[tokio::test]
+async fn a_kill_repeats_the_notification_and_lets_no_other_pass() {
+    let scene = Scene::set(Database::new()).await;
+    let (hook, release) = Hook::default().held();
+    let subscription = subscribe(&scene, "slow", hook, json!({})).await;
+    also(&scene, subscription, "quick").await;
+    let mut worker = scene.worker(&[]).await;
+    scene
+        .client
+        .batch_execute("INSERT INTO klaxon.event (type) SELECT 'task.failed' FROM generate_series(1, 10)")
+        .await
+        .unwrap();
+    scene.receiver.wait_at("/slow", 1).await;
+    until(&scene.client, "(SELECT count(*) = 1 FROM klaxon.outbox)").await;
+    scene.emit("task.failed", json!({})).await;
+    worker.signal("KILL");
+    worker.wait().await;
+    scene.emit("task.failed", json!({})).await;
+    release.send(true).unwrap();
+    let _next = scene.worker(&[]).await;
+    let requests = scene.receiver.wait_at("/slow", 2).await;
+    until(&scene.client, SETTLED).await;
+    assert_eq!(requests[0].header("webhook-id"), requests[1].header("webhook-id"));
+    assert_eq!((requests[0].json(), told(&requests[0])), (requests[1].json(), 9));
+    let quick = scene.receiver.requests_at("/quick");
+    assert_eq!((quick.len(), &quick[0].json()["id"]), (1, &requests[0].json()["id"]));
+    assert_eq!((scene.receiver.requests_at("/slow").len(), held(&scene.client).await), (2, 2));
 }

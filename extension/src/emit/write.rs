@@ -23,10 +23,15 @@ const INSERT_ONE: &str = "
     INSERT INTO klaxon.outbox (id, event_id, event_type, project, subscription_id, channel_id, shard, cooldown_task)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
 const INSERT_DIGEST: &str = "
+    WITH due AS MATERIALIZED (
+        SELECT s.id, klaxon.digest_due(s.digest_at, s.digest_timezone, pg_catalog.now()) AS at
+        FROM (SELECT DISTINCT u.id FROM unnest($2) AS u (id)) AS u
+        JOIN klaxon.subscription AS s ON s.id OPERATOR(pg_catalog.=) u.id
+    )
     INSERT INTO klaxon.digest_item (event_id, subscription_id, channel_id, due_at)
-    SELECT d.event_id, d.subscription_id, d.channel_id, klaxon.digest_due(s.digest_at, s.digest_timezone, pg_catalog.now())
+    SELECT d.event_id, d.subscription_id, d.channel_id, s.at
     FROM unnest($1, $2, $3) AS d (event_id, subscription_id, channel_id)
-    JOIN klaxon.subscription AS s ON s.id OPERATOR(pg_catalog.=) d.subscription_id";
+    JOIN due AS s ON s.id OPERATOR(pg_catalog.=) d.subscription_id";
 const INSERT_INBOX: &str = "
     INSERT INTO klaxon.inbox (event_id, event_type, project, subscription_id, principal, reason, title, data)
     SELECT n.event_id, n.event_type, n.project, n.subscription_id, n.principal, n.reason, n.title, e.payload
