@@ -394,6 +394,16 @@ VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'explain_event_wrapper';
 /* </end connected objects> */
 
 /* <begin connected objects> */
+-- pg_klaxon::watch::poll_watcher
+CREATE  FUNCTION "poll_watcher"(
+	"id" bigint /* i64 */
+) RETURNS void
+STRICT VOLATILE
+LANGUAGE c /* Rust */
+AS 'MODULE_PATHNAME', 'poll_watcher_wrapper';
+/* </end connected objects> */
+
+/* <begin connected objects> */
 -- pg_klaxon::identity::principal
 CREATE  FUNCTION "principal"() RETURNS TEXT /* String */
 STRICT STABLE PARALLEL SAFE
@@ -425,6 +435,13 @@ CREATE  FUNCTION "retry_dead"(
 VOLATILE
 LANGUAGE c /* Rust */
 AS 'MODULE_PATHNAME', 'retry_dead_wrapper';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- pg_klaxon::watch::unwatch
+
+CREATE FUNCTION klaxon.unwatch(target regclass)
+RETURNS bigint VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'unwatch_wrapper';
 /* </end connected objects> */
 
 /* <begin connected objects> */
@@ -930,6 +947,34 @@ CREATE  FUNCTION "version"() RETURNS TEXT /* & '_ str */
 IMMUTABLE STRICT PARALLEL SAFE
 LANGUAGE c /* Rust */
 AS 'MODULE_PATHNAME', 'version_wrapper';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- pg_klaxon::watch::watch
+
+CREATE FUNCTION klaxon.watch(target regclass, event text, condition text DEFAULT NULL, payload text DEFAULT NULL, project text DEFAULT NULL)
+RETURNS bigint VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'watch_wrapper';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- pg_klaxon::watch::watch_agents
+
+CREATE FUNCTION klaxon.watch_agents(target regclass, columns jsonb DEFAULT '{}')
+RETURNS bigint VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'watch_agents_wrapper';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- pg_klaxon::watch::watch_runs
+
+CREATE FUNCTION klaxon.watch_runs(target regclass, columns jsonb DEFAULT '{}')
+RETURNS bigint VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'watch_runs_wrapper';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- pg_klaxon::watch::watch_tasks
+
+CREATE FUNCTION klaxon.watch_tasks(target regclass, columns jsonb DEFAULT '{}')
+RETURNS bigint VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'watch_tasks_wrapper';
 /* </end connected objects> */
 
 /* <begin connected objects> */
@@ -1787,6 +1832,11 @@ BEGIN
     EXCEPTION WHEN OTHERS THEN
         RAISE WARNING 'klaxon: digests were not gathered: % (%)', SQLERRM, SQLSTATE;
     END;
+    BEGIN
+        PERFORM klaxon.tick_watchers();
+    EXCEPTION WHEN OTHERS THEN
+        RAISE WARNING 'klaxon: watched tables were not looked at: % (%)', SQLERRM, SQLSTATE;
+    END;
     -- Once a minute: it reads the whole of what is held back.
     IF extract(second FROM clock_timestamp()) < 1 THEN
         BEGIN
@@ -1797,7 +1847,7 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION klaxon.tick() IS 'The clock: agents that fell silent, digests that are due; called once a second by a worker';
+COMMENT ON FUNCTION klaxon.tick() IS 'The clock: agents that fell silent, digests that are due, tasks that are slow; called once a second by a worker';
 /* </end connected objects> */
 
 /* <begin connected objects> */
@@ -1838,6 +1888,7 @@ DECLARE
     unsealed bigint;
     unrecorded bigint;
     raised bigint;
+    skipped bigint;
     warned text[];
 BEGIN
     -- Rights of the owner: it counts everybody's rows, since a user who waits for a message must
@@ -1860,6 +1911,7 @@ BEGIN
     SELECT count(*) INTO unsealed FROM klaxon.delivery AS d WHERE octet_length(d.mac) <> 32;
     SELECT count(*) INTO unrecorded FROM klaxon.config_change AS c;
     SELECT coalesce(sum(f.events), 0) INTO raised FROM klaxon.filter_error AS f;
+    SELECT count(*) INTO skipped FROM klaxon.watcher_error AS e WHERE e.failed_at > at - interval '1 h';
 
     warned := array_remove(ARRAY[
         CASE WHEN NOT deployed THEN 'the database belongs to no deployment: run "klaxon init"' END,
@@ -1874,6 +1926,8 @@ BEGIN
         CASE WHEN overdue IS NOT NULL THEN format('oldest pending is %s overdue', date_trunc('second', at - overdue)) END,
         CASE WHEN died > 0 THEN format('%s died in the last hour: klaxon.retry_dead() puts them back',
             CASE died WHEN 1 THEN '1 delivery' ELSE died || ' deliveries' END) END,
+        CASE WHEN skipped > 0 THEN format('%s of watched tables skipped in the last hour: see klaxon.watcher_error',
+            CASE skipped WHEN 1 THEN '1 row' ELSE skipped || ' rows' END) END,
         CASE WHEN unsealed > 0 THEN format('%s not sealed: run "klaxon audit verify"',
             CASE unsealed WHEN 1 THEN '1 row of the audit log is' ELSE unsealed || ' rows of the audit log are' END) END
     ], NULL);
@@ -2137,8 +2191,515 @@ $$;
 /* </end connected objects> */
 
 /* <begin connected objects> */
+-- pg_klaxon::watch::watched
+CREATE FUNCTION "watched"()
+	RETURNS TRIGGER
+	LANGUAGE c
+	AS 'MODULE_PATHNAME', 'watched_wrapper';
+/* </end connected objects> */
+
+/* <begin connected objects> */
 -- requires:
 --   journal
+--   watch::watched
+--   watch::poll_watcher
+--   watch::watch
+--   watch::watch_runs
+--   watch::watch_tasks
+--   watch::watch_agents
+--   watch::unwatch
+
+-- Events from ordinary tables. A watcher is two statement-level triggers and the query they run over
+-- the statement's rows, whatever their number: {target} in it stands for the table's name, $1 for one
+-- row's number or null for all. It runs with the rights of the watcher's creator, or where the library
+-- wrote all of it with those of the table's owner; what it returns is emitted with the extension
+-- owner's, since who writes a watched table needs no right of klaxon's.
+CREATE TABLE klaxon.watcher (
+    id            bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY,
+    target        regclass NOT NULL,
+    kind          text NOT NULL CHECK (kind IN ('custom', 'runs', 'tasks', 'agents')),
+    event         text,
+    condition     text,
+    payload       text,
+    project       text,
+    columns       jsonb NOT NULL DEFAULT '{}',
+    on_error      text NOT NULL DEFAULT 'skip' CHECK (on_error IN ('fail', 'skip')),
+    created_by    text NOT NULL,
+    insert_query  text NOT NULL,
+    update_query  text NOT NULL,
+    delete_query  text,
+    tick_query    text,
+    created_at    timestamptz NOT NULL DEFAULT now(),
+    updated_at    timestamptz NOT NULL DEFAULT now()
+);
+CREATE UNIQUE INDEX watcher_kind_idx ON klaxon.watcher (target, kind) WHERE kind <> 'custom';
+COMMENT ON TABLE  klaxon.watcher IS 'Tables whose rows become events: see klaxon.watch() and klaxon.watch_runs()';
+COMMENT ON COLUMN klaxon.watcher.id IS 'Identity';
+COMMENT ON COLUMN klaxon.watcher.target IS 'The watched table';
+COMMENT ON COLUMN klaxon.watcher.kind IS 'custom, runs, tasks or agents';
+COMMENT ON COLUMN klaxon.watcher.event IS 'The event type of a custom watcher';
+COMMENT ON COLUMN klaxon.watcher.condition IS 'When a custom watcher fires: SQL over NEW and OLD; null is always';
+COMMENT ON COLUMN klaxon.watcher.payload IS 'What it says: SQL over NEW and OLD; null is to_jsonb(NEW)';
+COMMENT ON COLUMN klaxon.watcher.project IS 'The project it says it of: SQL over NEW and OLD; null is none';
+COMMENT ON COLUMN klaxon.watcher.columns IS 'Which column each field is, where it is not of its name';
+COMMENT ON COLUMN klaxon.watcher.on_error IS 'fail: the writer''s statement is aborted; skip: the row is recorded in klaxon.watcher_error and skipped';
+COMMENT ON COLUMN klaxon.watcher.created_by IS 'The role that made it, with whose rights the expressions of a custom watcher are evaluated';
+COMMENT ON COLUMN klaxon.watcher.insert_query IS 'What is run after an INSERT';
+COMMENT ON COLUMN klaxon.watcher.update_query IS 'What is run after an UPDATE';
+COMMENT ON COLUMN klaxon.watcher.delete_query IS 'What is run after a DELETE, of agents alone';
+COMMENT ON COLUMN klaxon.watcher.tick_query IS 'What is run once a second, of tasks that may have become slow';
+COMMENT ON COLUMN klaxon.watcher.created_at IS 'When the row was written';
+COMMENT ON COLUMN klaxon.watcher.updated_at IS 'When the row was last changed';
+CREATE TRIGGER touch BEFORE UPDATE ON klaxon.watcher FOR EACH ROW EXECUTE FUNCTION klaxon.touch();
+
+CREATE TABLE klaxon.watcher_error (
+    watcher_id  bigint NOT NULL,
+    row         text,
+    sqlstate    text NOT NULL,
+    message     text NOT NULL,
+    failed_at   timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE INDEX watcher_error_idx ON klaxon.watcher_error (failed_at);
+COMMENT ON TABLE  klaxon.watcher_error IS 'Rows of watched tables that a watcher skipped because they raised an error; kept for a week';
+COMMENT ON COLUMN klaxon.watcher_error.watcher_id IS 'The watcher';
+COMMENT ON COLUMN klaxon.watcher_error.row IS 'The row, its first 1,000 characters; null where it was no single row''s doing';
+COMMENT ON COLUMN klaxon.watcher_error.sqlstate IS 'The error''s SQLSTATE';
+COMMENT ON COLUMN klaxon.watcher_error.message IS 'What it said';
+COMMENT ON COLUMN klaxon.watcher_error.failed_at IS 'When';
+
+-- "For the first time" outlives the events that retention removes.
+CREATE TABLE klaxon.seen_signature (
+    digest   bytea PRIMARY KEY,
+    seen_at  timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE  klaxon.seen_signature IS 'Failure signatures that a project has seen';
+COMMENT ON COLUMN klaxon.seen_signature.digest IS 'SHA-256 of project and signature';
+COMMENT ON COLUMN klaxon.seen_signature.seen_at IS 'When it was seen first';
+
+-- A statement's rows as NEW and OLD. Postgres fills both transition tables row by row, so that the
+-- number of a row is what pairs them. After an INSERT every field of OLD is null.
+CREATE FUNCTION klaxon.watch_source(operation text) RETURNS text
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, klaxon, pg_temp AS $$
+    SELECT '(SELECT row_number() OVER () AS n, t AS r FROM klaxon_new AS t) AS n_ '
+        || CASE operation
+            WHEN 'update' THEN 'JOIN (SELECT row_number() OVER () AS n, t AS r FROM klaxon_old AS t) AS o_ ON o_.n = n_.n '
+                'CROSS JOIN LATERAL (SELECT (n_.r).*) AS new CROSS JOIN LATERAL (SELECT (o_.r).*) AS old'
+            ELSE 'CROSS JOIN LATERAL (SELECT (n_.r).*) AS new CROSS JOIN LATERAL (SELECT (NULL::{target}).*) AS old'
+        END
+$$;
+COMMENT ON FUNCTION klaxon.watch_source(text) IS 'The FROM clause of a watcher''s query';
+
+-- Each query returns n, type, project, payload, key (null for none) and again: whether a key that is
+-- known may still be another occurrence.
+CREATE FUNCTION klaxon.watch_custom(operation text, event text, condition text, payload text, project text) RETURNS text
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, klaxon, pg_temp AS $$
+    -- Line feeds around an expression, so that a comment in it ends. A condition that does not look at OLD
+    -- says what a row is: it fires when that becomes true.
+    SELECT format(E'SELECT n_.n, %L::text AS type, (\n%s\n)::text AS project, (\n%s\n)::jsonb::text AS payload, NULL::text AS key, false AS again\nFROM %s\nWHERE ($1::bigint IS NULL OR n_.n = $1) AND (\n%s\n)%s ORDER BY n_.n',
+        event, coalesce(project, 'NULL'), coalesce(payload, 'to_jsonb(new)'), klaxon.watch_source(operation), coalesce(condition, 'true'),
+        CASE WHEN operation = 'update' AND condition !~* '\mold\M'
+             THEN format(E' AND NOT coalesce((SELECT (\n%s\n) FROM (SELECT (o_.r).*) AS new), false)', condition) ELSE '' END)
+$$;
+COMMENT ON FUNCTION klaxon.watch_custom(text, text, text, text, text) IS 'The query of a custom watcher';
+
+CREATE FUNCTION klaxon.watch_fields(kind text) RETURNS text[]
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, klaxon, pg_temp AS $$
+    SELECT CASE kind
+        WHEN 'runs' THEN ARRAY['run_id', 'project', 'branch', 'is_default_branch', 'status', 'total_tests', 'failed_tests', 'passed_tests', 'flaky_tests',
+            'flakiness_rate', 'duration_ms', 'top_failures', 'owners', 'cluster_id', 'signature', 'sample_error', 'affected_cases', 'priority', 'title', 'url', 'finished_at']
+        WHEN 'tasks' THEN ARRAY['task_id', 'project', 'task_name', 'queue', 'engine', 'state', 'exception', 'traceback', 'duration_ms', 'budget_ms',
+            'run_id', 'owners', 'priority', 'title', 'url', 'attempt', 'started_at']
+        WHEN 'agents' THEN ARRAY['agent_id', 'project', 'agent_name', 'timeout', 'last_seen_at']
+    END
+$$;
+COMMENT ON FUNCTION klaxon.watch_fields(text) IS 'The fields that a watched table of a kind may have';
+
+CREATE FUNCTION klaxon.watch_columns(target regclass, kind text, columns jsonb) RETURNS jsonb
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, klaxon, pg_temp AS $$
+DECLARE
+    fields text[] := klaxon.watch_fields(kind);
+    required text[] := CASE kind WHEN 'runs' THEN ARRAY['run_id', 'status'] WHEN 'tasks' THEN ARRAY['task_id', 'state'] ELSE ARRAY['agent_id'] END;
+    given record;
+    mapped jsonb := '{}';
+    missing text;
+BEGIN
+    IF columns IS NULL OR jsonb_typeof(columns) <> 'object' THEN
+        RAISE EXCEPTION 'columns must be a JSON object' USING ERRCODE = '22023', HINT = 'It maps fields to columns: {"run_id": "id"}.';
+    END IF;
+    FOR given IN SELECT key, value FROM jsonb_each(columns) LOOP
+        IF given.key <> ALL (fields) THEN
+            RAISE EXCEPTION 'columns: unknown field "%"', given.key
+                USING ERRCODE = '22023', DETAIL = format('The fields are: %s.', array_to_string(fields, ', ')), HINT = 'Its keys are fields, its values columns.';
+        END IF;
+        IF jsonb_typeof(given.value) <> 'string' THEN
+            RAISE EXCEPTION 'columns: the column of field "%" must be a string', given.key USING ERRCODE = '22023', HINT = 'Its keys are fields, its values columns.';
+        END IF;
+        IF NOT EXISTS (SELECT FROM pg_attribute AS a WHERE a.attrelid = target AND a.attname = given.value #>> '{}' AND a.attnum > 0 AND NOT a.attisdropped) THEN
+            RAISE EXCEPTION 'columns: table % has no column "%"', target, given.value #>> '{}' USING ERRCODE = '42703', HINT = 'The name is as Postgres stores it, without quotes.';
+        END IF;
+    END LOOP;
+    SELECT coalesce(jsonb_object_agg(f.field, coalesce(columns ->> f.field, a.attname::text)), '{}') INTO mapped
+    FROM unnest(fields) AS f (field)
+    LEFT JOIN pg_attribute AS a ON a.attrelid = target AND a.attname = f.field AND a.attnum > 0 AND NOT a.attisdropped
+    WHERE columns ? f.field OR a.attname IS NOT NULL;
+    SELECT r INTO missing FROM unnest(required) AS r WHERE NOT mapped ? r LIMIT 1;
+    IF missing IS NOT NULL THEN
+        RAISE EXCEPTION 'table % has no column for field "%"', target, missing
+            USING ERRCODE = '42703', HINT = format('Name it: columns => ''{"%s": "…"}''.', missing);
+    END IF;
+    RETURN mapped;
+END
+$$;
+COMMENT ON FUNCTION klaxon.watch_columns(regclass, text, jsonb) IS 'The column of each field that a watched table has';
+
+-- A field of NEW or OLD, cast; null where the table lacks it.
+CREATE FUNCTION klaxon.watch_field(mapped jsonb, side text, field text, cast_to text) RETURNS text
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, klaxon, pg_temp AS $$
+    SELECT CASE WHEN mapped ? field THEN format('%s.%I::%s', side, mapped ->> field, cast_to) ELSE format('NULL::%s', cast_to) END
+$$;
+COMMENT ON FUNCTION klaxon.watch_field(jsonb, text, text, text) IS 'A field of a watched row, as SQL';
+
+-- The fields that are not null, of those that payloads have.
+CREATE FUNCTION klaxon.watch_payload(mapped jsonb, side text) RETURNS text
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, klaxon, pg_temp AS $$
+    SELECT format('(SELECT coalesce(jsonb_object_agg(f.key, f.value), ''{}'') FROM jsonb_each(jsonb_build_object(%s)) AS f WHERE f.value <> ''null'')',
+                  string_agg(format('%L, %s.%I', m.key, side, m.value), ', ' ORDER BY m.key))
+    FROM jsonb_each_text(mapped) AS m
+    WHERE m.key NOT IN ('project', 'finished_at', 'started_at', 'attempt')
+$$;
+COMMENT ON FUNCTION klaxon.watch_payload(jsonb, text) IS 'The payload of a watched row, as SQL';
+
+CREATE FUNCTION klaxon.watch_runs_query(operation text, source_name text, mapped jsonb) RETURNS text
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, klaxon, pg_temp AS $$
+DECLARE
+    final CONSTANT text := '(''passed'', ''failed'', ''cancelled'')';
+    same text := '';
+    raw text := '';
+    regression text := '';
+BEGIN
+    IF mapped ? 'duration_ms' THEN
+        IF mapped ? 'project' THEN
+            raw := raw || format(', new.%I AS raw_project', mapped ->> 'project');
+            same := same || format(' AND t.%I = g.raw_project', mapped ->> 'project');
+        END IF;
+        IF mapped ? 'branch' THEN
+            raw := raw || format(', new.%I AS raw_branch', mapped ->> 'branch');
+            same := same || format(' AND t.%I = g.raw_branch', mapped ->> 'branch');
+        END IF;
+        -- The runs before each that ended now: of its project and branch the newest, five more than ended.
+        regression := format($regression$, kin AS (
+    SELECT %1$s count(*) AS ended FROM ended AS e WHERE e.reached AND e.duration_ms IS NOT NULL %2$s
+), recent AS (
+    SELECT r.run_id, array_agg(r.duration_ms) OVER (PARTITION BY g.k ORDER BY r.at, r.place ROWS BETWEEN 5 PRECEDING AND 1 PRECEDING) AS before
+    FROM (SELECT row_number() OVER () AS k, * FROM kin) AS g
+    CROSS JOIN LATERAL (
+        SELECT t.%3$I::text AS run_id, t.%4$I::numeric AS duration_ms, %5$s AS at, t.ctid AS place
+        FROM {target} AS t
+        WHERE t.%6$I::text IN %7$s AND t.%4$I IS NOT NULL%8$s
+        ORDER BY 3 DESC, 4 DESC LIMIT 5 + g.ended
+    ) AS r
+), slower AS (
+    SELECT e.*, m.median FROM ended AS e JOIN recent AS r ON r.run_id = e.run_id
+    CROSS JOIN LATERAL (SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY d)::numeric AS median, count(d) AS known FROM unnest(r.before) AS d) AS m
+    WHERE e.reached AND m.known >= 2 AND m.median > 0 AND e.duration_ms >= 1.2 * m.median
+)$regression$,
+            nullif(concat_ws(', ', CASE WHEN mapped ? 'project' THEN 'e.raw_project' END, CASE WHEN mapped ? 'branch' THEN 'e.raw_branch' END), '') || ',',
+            CASE WHEN mapped ?| ARRAY['project', 'branch'] THEN 'GROUP BY ' || concat_ws(', ', CASE WHEN mapped ? 'project' THEN 'e.raw_project' END, CASE WHEN mapped ? 'branch' THEN 'e.raw_branch' END) ELSE '' END,
+            mapped ->> 'run_id', mapped ->> 'duration_ms',
+            CASE WHEN mapped ? 'finished_at' THEN format('t.%I', mapped ->> 'finished_at') ELSE '0' END,
+            mapped ->> 'status', final, same);
+        -- Nothing to group by: the first argument is then empty, not null.
+        regression := replace(regression, 'SELECT  count(*)', 'SELECT count(*)');
+    END IF;
+    RETURN format($query$WITH changed AS (
+    SELECT n_.n, %1$s AS project, %2$s AS run_id, %3$s AS status, %4$s AS was, coalesce(%5$s, 0) > 0 OR %3$s = 'failed' AS failed,
+           coalesce(coalesce(%6$s, 0) > 0 OR %4$s = 'failed', false) AS had_failed, %7$s AS flaky_tests, %8$s AS flakiness_rate, %9$s AS total_tests,
+           %10$s AS duration_ms, %11$s AS signature, %12$s AS had_signature, %13$s AS top_failures, %14$s AS payload%15$s
+    FROM %16$s
+    WHERE ($1::bigint IS NULL OR n_.n = $1)
+), ended AS (
+    SELECT c.*, c.was IS DISTINCT FROM c.status AS reached, c.was IS NOT NULL AND c.was NOT IN %17$s AS again
+    FROM changed AS c WHERE c.status IN %17$s
+)%18$s, signed AS (
+    SELECT c.n, c.project, c.payload, c.signature FROM changed AS c WHERE c.signature <> '' AND c.signature IS DISTINCT FROM c.had_signature
+    UNION ALL
+    SELECT e.n, e.project, e.payload || jsonb_strip_nulls(jsonb_build_object(
+               'sample_error', f.failure -> 'sample_error', 'cluster_id', f.failure -> 'cluster_id', 'affected_cases', f.failure -> 'affected_cases')), f.failure ->> 'signature'
+    FROM ended AS e CROSS JOIN LATERAL jsonb_array_elements(CASE jsonb_typeof(e.top_failures) WHEN 'array' THEN e.top_failures ELSE '[]' END) AS f (failure)
+    WHERE e.reached AND jsonb_typeof(f.failure) = 'object' AND f.failure ->> 'signature' <> ''
+)
+SELECT x.n, x.type, x.project, x.payload::text AS payload, x.key, x.again FROM (
+    SELECT e.n, 1 AS place, 'run.finished' AS type, e.project, e.payload, %19$L || '/' || e.run_id || '/finished' AS key, e.again FROM ended AS e WHERE e.reached
+    UNION ALL
+    SELECT e.n, t.place, t.type, e.project, e.payload, %19$L || '/' || e.run_id || '/failed', e.again
+    FROM ended AS e CROSS JOIN (VALUES (2, 'run.failed'), (3, 'run.failed.default_branch')) AS t (place, type)
+    WHERE e.failed AND (e.reached OR NOT e.had_failed)
+    UNION ALL
+    SELECT e.n, 4, 'flakiness.spike', e.project,
+           e.payload || CASE WHEN e.flakiness_rate IS NULL AND e.total_tests > 0
+                        THEN jsonb_build_object('flakiness_rate', trim_scale(round(e.flaky_tests / e.total_tests, 6))) ELSE '{}' END,
+           %19$L || '/' || e.run_id || '/flaky', e.again
+    FROM ended AS e WHERE e.reached AND e.flaky_tests > 0%20$s
+    UNION ALL
+    SELECT s.n, 6, 'cluster.new', s.project, s.payload || jsonb_build_object('signature', s.signature), s.signature, false FROM signed AS s
+) AS x ORDER BY x.n, x.place$query$,
+        klaxon.watch_field(mapped, 'new', 'project', 'text'), klaxon.watch_field(mapped, 'new', 'run_id', 'text'),
+        klaxon.watch_field(mapped, 'new', 'status', 'text'), klaxon.watch_field(mapped, 'old', 'status', 'text'),
+        klaxon.watch_field(mapped, 'new', 'failed_tests', 'numeric'), klaxon.watch_field(mapped, 'old', 'failed_tests', 'numeric'),
+        klaxon.watch_field(mapped, 'new', 'flaky_tests', 'numeric'), klaxon.watch_field(mapped, 'new', 'flakiness_rate', 'numeric'),
+        klaxon.watch_field(mapped, 'new', 'total_tests', 'numeric'), klaxon.watch_field(mapped, 'new', 'duration_ms', 'numeric'),
+        klaxon.watch_field(mapped, 'new', 'signature', 'text'), klaxon.watch_field(mapped, 'old', 'signature', 'text'),
+        CASE WHEN mapped ? 'top_failures' THEN format('to_jsonb(new.%I)', mapped ->> 'top_failures') ELSE 'NULL::jsonb' END,
+        klaxon.watch_payload(mapped, 'new'), raw, klaxon.watch_source(operation), final, regression, source_name,
+        CASE WHEN regression = '' THEN '' ELSE format($union$
+    UNION ALL
+    SELECT s.n, 5, 'perf.regression', s.project,
+           s.payload || jsonb_build_object('baseline_duration_ms', trim_scale(round(s.median, 3)), 'regression_pct', trim_scale(round((s.duration_ms / s.median - 1) * 100, 2))),
+           %L || '/' || s.run_id || '/slower', s.again
+    FROM slower AS s$union$, source_name) END);
+END
+$$;
+COMMENT ON FUNCTION klaxon.watch_runs_query(text, text, jsonb) IS 'The query of a watcher of runs';
+
+CREATE FUNCTION klaxon.watch_tasks_query(operation text, source_name text, mapped jsonb) RETURNS text
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, klaxon, pg_temp AS $$
+    SELECT format($query$WITH changed AS (
+    SELECT n_.n, %1$s AS project, %2$s AS task_id, %3$s AS attempt, %4$s AS had_attempt, coalesce(%5$s > %6$s, false) AS slow, coalesce(%7$s > %8$s, false) AS was_slow,
+           %9$s AS payload,
+           CASE WHEN %10$s IN ('failure', 'failed') THEN 'task.failed' WHEN %10$s IN ('success', 'succeeded') THEN 'task.succeeded' WHEN %10$s IN ('retry', 'retried') THEN 'task.retried' END AS type,
+           CASE WHEN %11$s IN ('failure', 'failed') THEN 'task.failed' WHEN %11$s IN ('success', 'succeeded') THEN 'task.succeeded' WHEN %11$s IN ('retry', 'retried') THEN 'task.retried' END AS had_type
+    FROM %12$s
+    WHERE ($1::bigint IS NULL OR n_.n = $1)
+)
+SELECT x.n, x.type, x.project, x.payload::text AS payload, x.key, x.again FROM (
+    SELECT c.n, 1 AS place, c.type, c.project, c.payload, concat_ws('/', %13$L, c.task_id, c.attempt, c.type) AS key, %14$L = 'update' AS again
+    FROM changed AS c WHERE c.type IS DISTINCT FROM c.had_type OR c.attempt <> c.had_attempt
+    UNION ALL
+    SELECT c.n, 2, 'task.slow', c.project, c.payload, concat_ws('/', %13$L, c.task_id, c.attempt, 'task.slow'), false
+    FROM changed AS c WHERE c.slow AND (NOT c.was_slow OR c.attempt <> c.had_attempt)
+) AS x WHERE x.type IS NOT NULL ORDER BY x.n, x.place$query$,
+        klaxon.watch_field(mapped, 'new', 'project', 'text'), klaxon.watch_field(mapped, 'new', 'task_id', 'text'),
+        klaxon.watch_field(mapped, 'new', 'attempt', 'text'), klaxon.watch_field(mapped, 'old', 'attempt', 'text'),
+        klaxon.watch_field(mapped, 'new', 'duration_ms', 'numeric'), klaxon.watch_field(mapped, 'new', 'budget_ms', 'numeric'),
+        klaxon.watch_field(mapped, 'old', 'duration_ms', 'numeric'), klaxon.watch_field(mapped, 'old', 'budget_ms', 'numeric'),
+        klaxon.watch_payload(mapped, 'new'), klaxon.watch_field(mapped, 'new', 'state', 'text'), klaxon.watch_field(mapped, 'old', 'state', 'text'),
+        klaxon.watch_source(operation), source_name, operation)
+$$;
+COMMENT ON FUNCTION klaxon.watch_tasks_query(text, text, jsonb) IS 'The query of a watcher of tasks';
+
+-- Tasks that still run and have passed their budget; only where the table says when they began.
+CREATE FUNCTION klaxon.watch_tasks_tick(source_name text, mapped jsonb) RETURNS text
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, klaxon, pg_temp AS $$
+    SELECT format($query$SELECT 1::bigint AS n, 'task.slow' AS type, %1$s AS project,
+       (%2$s || jsonb_build_object('duration_ms', floor(extract(epoch FROM clock_timestamp() - new.%3$I::timestamptz) * 1000)))::text AS payload,
+       concat_ws('/', %4$L, %5$s, %6$s, 'task.slow') AS key, false AS again
+FROM {target} AS new
+WHERE $1::bigint IS NULL AND new.%7$I::text NOT IN ('failure', 'failed', 'success', 'succeeded', 'retry', 'retried')
+  AND new.%3$I::timestamptz + new.%8$I::numeric::double precision * interval '1 ms' < clock_timestamp()
+LIMIT 10000$query$,
+        klaxon.watch_field(mapped, 'new', 'project', 'text'), klaxon.watch_payload(mapped, 'new'), mapped ->> 'started_at', source_name,
+        klaxon.watch_field(mapped, 'new', 'task_id', 'text'), klaxon.watch_field(mapped, 'new', 'attempt', 'text'), mapped ->> 'state', mapped ->> 'budget_ms')
+    WHERE mapped ?& ARRAY['started_at', 'budget_ms']
+$$;
+COMMENT ON FUNCTION klaxon.watch_tasks_tick(text, jsonb) IS 'The query that finds running tasks over their budget; null where the table does not tell';
+
+-- Any write of an agent's row is a heartbeat.
+CREATE FUNCTION klaxon.watch_agents_query(operation text, target regclass, mapped jsonb) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, klaxon, pg_temp AS $$
+    SELECT format($query$SELECT n_.n, 'agent' AS type, %1$s AS project,
+       jsonb_build_object('agent_id', %2$s, 'agent_name', %3$s, 'timeout', %4$s, 'last_seen_at', coalesce(%5$s, clock_timestamp()))::text AS payload,
+       NULL::text AS key, false AS again
+FROM %6$s
+WHERE ($1::bigint IS NULL OR n_.n = $1) ORDER BY n_.n$query$,
+        klaxon.watch_field(mapped, 'new', 'project', 'text'), klaxon.watch_field(mapped, 'new', 'agent_id', 'text'), klaxon.watch_field(mapped, 'new', 'agent_name', 'text'),
+        -- An interval, or a number of seconds.
+        CASE WHEN (SELECT a.atttypid FROM pg_attribute AS a WHERE a.attrelid = target AND a.attname = mapped ->> 'timeout') = 'interval'::regtype
+             THEN format('extract(epoch FROM new.%I)', mapped ->> 'timeout') ELSE klaxon.watch_field(mapped, 'new', 'timeout', 'numeric') END,
+        klaxon.watch_field(mapped, 'new', 'last_seen_at', 'timestamptz'), klaxon.watch_source(operation))
+$$;
+COMMENT ON FUNCTION klaxon.watch_agents_query(text, regclass, jsonb) IS 'The query of a watcher of agents';
+
+-- An agent that is deleted is not silent: nobody waits for it any more.
+CREATE FUNCTION klaxon.watch_agents_delete(mapped jsonb) RETURNS text
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, klaxon, pg_temp AS $$
+    SELECT format('SELECT 1::bigint AS n, ''agent'' AS type, %s AS project, jsonb_build_object(''agent_id'', %s)::text AS payload, NULL::text AS key, true AS again FROM klaxon_old AS old WHERE $1::bigint IS NULL',
+                  klaxon.watch_field(mapped, 'old', 'project', 'text'), klaxon.watch_field(mapped, 'old', 'agent_id', 'text'))
+$$;
+COMMENT ON FUNCTION klaxon.watch_agents_delete(jsonb) IS 'The query of a watcher of agents that are deleted';
+
+-- With the owner's rights, which the library's functions have taken by then: they have asked who calls,
+-- and whether that role may have a trigger on the table.
+CREATE FUNCTION klaxon.create_watcher(by text, target regclass, kind text, event text, condition text, payload text, project text, columns jsonb) RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, klaxon, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    -- With its schema, whatever the search_path: part of every key.
+    source_name text := (SELECT format('%I.%I', s.nspname, c.relname) FROM pg_class AS c JOIN pg_namespace AS s ON s.oid = c.relnamespace WHERE c.oid = target);
+    mapped jsonb := '{}';
+    queries text[];
+    tick text;
+    new_id bigint;
+BEGIN
+    IF kind = 'custom' THEN
+        queries := ARRAY[klaxon.watch_custom('insert', event, condition, payload, project), klaxon.watch_custom('update', event, condition, payload, project)];
+    ELSE
+        mapped := klaxon.watch_columns(target, kind, columns);
+        queries := CASE kind
+            WHEN 'runs' THEN ARRAY[klaxon.watch_runs_query('insert', source_name, mapped), klaxon.watch_runs_query('update', source_name, mapped)]
+            WHEN 'tasks' THEN ARRAY[klaxon.watch_tasks_query('insert', source_name, mapped), klaxon.watch_tasks_query('update', source_name, mapped)]
+            ELSE ARRAY[klaxon.watch_agents_query('insert', target, mapped), klaxon.watch_agents_query('update', target, mapped)]
+        END;
+        tick := CASE kind WHEN 'tasks' THEN klaxon.watch_tasks_tick(source_name, mapped) END;
+    END IF;
+    INSERT INTO klaxon.watcher AS w (target, kind, event, condition, payload, project, columns, created_by, insert_query, update_query, delete_query, tick_query)
+    VALUES (target, kind, event, condition, payload, project, coalesce(columns, '{}'), by, queries[1], queries[2],
+            CASE kind WHEN 'agents' THEN klaxon.watch_agents_delete(mapped) END, tick)
+    ON CONFLICT (target, kind) WHERE kind <> 'custom' DO UPDATE
+    SET columns = excluded.columns, created_by = excluded.created_by, insert_query = excluded.insert_query,
+        update_query = excluded.update_query, delete_query = excluded.delete_query, tick_query = excluded.tick_query
+    RETURNING w.id INTO new_id;
+    -- Again for a table that is watched already: its triggers stand.
+    IF NOT EXISTS (SELECT FROM pg_trigger AS t WHERE t.tgrelid = target AND t.tgname = 'klaxon_watch_' || new_id || '_insert') THEN
+        EXECUTE format('CREATE TRIGGER klaxon_watch_%s_insert AFTER INSERT ON %s REFERENCING NEW TABLE AS klaxon_new FOR EACH STATEMENT EXECUTE FUNCTION klaxon.watched(%L)',
+                       new_id, source_name, new_id);
+        EXECUTE format('CREATE TRIGGER klaxon_watch_%s_update AFTER UPDATE ON %s REFERENCING NEW TABLE AS klaxon_new OLD TABLE AS klaxon_old FOR EACH STATEMENT EXECUTE FUNCTION klaxon.watched(%L)',
+                       new_id, source_name, new_id);
+        IF kind = 'agents' THEN
+            EXECUTE format('CREATE TRIGGER klaxon_watch_%s_delete AFTER DELETE ON %s REFERENCING OLD TABLE AS klaxon_old FOR EACH STATEMENT EXECUTE FUNCTION klaxon.watched(%L)',
+                           new_id, source_name, new_id);
+        END IF;
+    END IF;
+    RETURN new_id;
+END
+$$;
+COMMENT ON FUNCTION klaxon.create_watcher(text, regclass, text, text, text, text, text, jsonb) IS 'Makes a watcher and its triggers';
+
+CREATE FUNCTION klaxon.drop_watchers(target regclass) RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, klaxon, pg_temp SET client_min_messages = warning AS $$
+DECLARE
+    found record;
+    dropped bigint := 0;
+BEGIN
+    FOR found IN DELETE FROM klaxon.watcher AS w WHERE w.target = drop_watchers.target RETURNING w.id LOOP
+        EXECUTE format('DROP TRIGGER IF EXISTS klaxon_watch_%s_insert ON %s', found.id, target);
+        EXECUTE format('DROP TRIGGER IF EXISTS klaxon_watch_%s_update ON %s', found.id, target);
+        EXECUTE format('DROP TRIGGER IF EXISTS klaxon_watch_%s_delete ON %s', found.id, target);
+        dropped := dropped + 1;
+    END LOOP;
+    RETURN dropped;
+END
+$$;
+COMMENT ON FUNCTION klaxon.drop_watchers(regclass) IS 'Removes a table''s watchers and their triggers';
+
+-- What the watchers' queries returned, with the owner's rights.
+CREATE FUNCTION klaxon.emit_watched(by text, types text[], projects text[], payloads text[], keys text[], agains boolean[]) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, klaxon, pg_temp AS $$
+BEGIN
+    IF 'agent' = ANY (types) THEN
+        IF agains[1] THEN
+            DELETE FROM klaxon.agent AS a USING unnest(projects, payloads::jsonb[]) AS u (project, payload)
+            WHERE a.agent_id = u.payload ->> 'agent_id' AND a.project IS NOT DISTINCT FROM u.project;
+            RETURN;
+        END IF;
+        PERFORM klaxon.touch_watched_agents(by, projects, payloads);
+        RETURN;
+    END IF;
+    WITH happened AS (
+        SELECT u.place, u.type, u.project, u.again, p.default_branch,
+               CASE WHEN length(u.key) > 400 THEN encode(sha256(convert_to(u.key, 'UTF8')), 'hex') ELSE u.key END AS key,
+               -- Which branch a project's default is, only klaxon knows.
+               u.payload || CASE WHEN u.type LIKE ANY (ARRAY['run.%', 'flakiness.%', 'perf.%']) AND u.payload ? 'branch' AND NOT u.payload ? 'is_default_branch' AND p.slug IS NOT NULL
+                            THEN jsonb_build_object('is_default_branch', u.payload ->> 'branch' = p.default_branch) ELSE '{}' END AS payload
+        FROM unnest(types, projects, payloads::jsonb[], keys, agains) WITH ORDINALITY AS u (type, project, payload, key, again, place)
+        LEFT JOIN klaxon.project AS p ON p.slug = u.project
+    ), first_seen AS (
+        INSERT INTO klaxon.seen_signature (digest)
+        SELECT DISTINCT klaxon.event_key_digest('cluster.new', h.project, h.payload ->> 'signature') FROM happened AS h WHERE h.type = 'cluster.new'
+        ORDER BY 1
+        ON CONFLICT DO NOTHING
+        RETURNING digest
+    ), emitted AS (
+        SELECT h.place, h.type, h.project, h.key, h.again,
+               CASE WHEN h.type = 'cluster.new' AND NOT h.payload ? 'cluster_id'
+                    THEN h.payload || jsonb_build_object('cluster_id', left(encode(sha256(convert_to(h.payload ->> 'signature', 'UTF8')), 'hex'), 16)) ELSE h.payload END AS payload
+        FROM happened AS h
+        WHERE (h.type <> 'run.failed.default_branch' OR coalesce(h.payload -> 'is_default_branch' = 'true', false))
+          AND (h.type <> 'cluster.new' OR klaxon.event_key_digest('cluster.new', h.project, h.payload ->> 'signature') IN (SELECT f.digest FROM first_seen AS f))
+    )
+    INSERT INTO klaxon.event (type, project, payload, dedup_key, emitted_by)
+    SELECT e.type, e.project, e.payload,
+           -- A task that fails again, a run that is run again: known, and another occurrence.
+           CASE WHEN e.again AND EXISTS (SELECT FROM klaxon.event_key AS k WHERE k.digest = klaxon.event_key_digest(e.type, e.project, e.key))
+                THEN e.key || '/' || pg_current_xact_id() ELSE e.key END,
+           by
+    FROM emitted AS e ORDER BY e.place;
+END
+$$;
+COMMENT ON FUNCTION klaxon.emit_watched(text, text[], text[], text[], text[], boolean[]) IS 'Emits what a watcher''s query returned';
+
+CREATE FUNCTION klaxon.touch_watched_agents(by text, projects text[], payloads text[]) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, klaxon, pg_temp AS $$
+BEGIN
+    -- Locked one after the other in one order, as every writer of them does.
+    PERFORM FROM klaxon.agent AS a
+    JOIN unnest(projects, payloads::jsonb[]) AS u (project, payload) ON a.agent_id = u.payload ->> 'agent_id' AND a.project IS NOT DISTINCT FROM u.project
+    ORDER BY a.project, a.agent_id FOR UPDATE OF a;
+    WITH seen AS (
+        SELECT DISTINCT ON (u.project, u.payload ->> 'agent_id') u.project, u.payload ->> 'agent_id' AS agent_id, u.payload ->> 'agent_name' AS name,
+               make_interval(secs => (u.payload ->> 'timeout')::double precision) AS timeout, (u.payload ->> 'last_seen_at')::timestamptz AS last_seen_at
+        FROM unnest(projects, payloads::jsonb[]) AS u (project, payload)
+        ORDER BY u.project, u.payload ->> 'agent_id', (u.payload ->> 'last_seen_at')::timestamptz DESC
+    ), before AS (
+        SELECT a.project, a.agent_id, a.online FROM klaxon.agent AS a
+        JOIN seen AS s ON a.agent_id = s.agent_id AND a.project IS NOT DISTINCT FROM s.project
+    ), touched AS (
+        INSERT INTO klaxon.agent AS a (project, agent_id, name, timeout, last_seen_at)
+        SELECT s.project, s.agent_id, s.name, coalesce(s.timeout, '60 s'), s.last_seen_at FROM seen AS s ORDER BY s.project, s.agent_id
+        ON CONFLICT ON CONSTRAINT agent_key DO UPDATE
+        SET name = coalesce(EXCLUDED.name, a.name), timeout = EXCLUDED.timeout, last_seen_at = greatest(a.last_seen_at, EXCLUDED.last_seen_at),
+            -- What was written late of a silent agent does not bring it back.
+            online = a.online OR EXCLUDED.last_seen_at + EXCLUDED.timeout > clock_timestamp()
+        RETURNING a.project, a.agent_id, a.name, a.online
+    )
+    INSERT INTO klaxon.event (type, project, payload, emitted_by)
+    SELECT 'agent.online', t.project, jsonb_strip_nulls(jsonb_build_object('agent_id', t.agent_id, 'agent_name', t.name)), by
+    FROM touched AS t JOIN before AS b ON b.agent_id = t.agent_id AND b.project IS NOT DISTINCT FROM t.project
+    WHERE t.online AND NOT b.online;
+END
+$$;
+COMMENT ON FUNCTION klaxon.touch_watched_agents(text, text[], text[]) IS 'Heartbeats of the agents of a watched table';
+
+-- Tasks that became slow while they run; watchers of tables that are gone; errors of last week.
+CREATE FUNCTION klaxon.tick_watchers() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, klaxon, pg_temp
+SET enable_seqscan = on SET enable_hashjoin = on SET enable_mergejoin = on SET plan_cache_mode = auto AS $$
+DECLARE
+    found record;
+BEGIN
+    FOR found IN SELECT w.id FROM klaxon.watcher AS w WHERE w.tick_query IS NOT NULL AND EXISTS (SELECT FROM pg_class AS c WHERE c.oid = w.target) LOOP
+        PERFORM klaxon.poll_watcher(found.id);
+    END LOOP;
+    IF extract(second FROM clock_timestamp()) < 1 THEN
+        DELETE FROM klaxon.watcher AS w WHERE NOT EXISTS (SELECT FROM pg_class AS c WHERE c.oid = w.target);
+        DELETE FROM klaxon.watcher_error AS e WHERE e.failed_at < now() - interval '7 days';
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION klaxon.tick_watchers() IS 'The clock of watched tables: tasks that are slow while they run';
+
+COMMENT ON FUNCTION klaxon.watched() IS 'Trigger: a watched table''s rows become events';
+COMMENT ON FUNCTION klaxon.poll_watcher(bigint) IS 'Emits what a watcher''s clock query finds';
+COMMENT ON FUNCTION klaxon.watch(regclass, text, text, text, text) IS
+    'Events from any table: condition, payload and project are SQL expressions over NEW and OLD, evaluated with the caller''s rights and pg_catalog as search_path; returns the watcher''s id';
+COMMENT ON FUNCTION klaxon.watch_runs(regclass, jsonb) IS 'run.*, flakiness.spike, perf.regression and cluster.new from a table of test runs; returns the watcher''s id';
+COMMENT ON FUNCTION klaxon.watch_tasks(regclass, jsonb) IS 'task.* from a table of tasks; returns the watcher''s id';
+COMMENT ON FUNCTION klaxon.watch_agents(regclass, jsonb) IS 'agent.offline and agent.online from a table of agents, each write of a row being a heartbeat; returns the watcher''s id';
+COMMENT ON FUNCTION klaxon.unwatch(regclass) IS 'Ends a table''s watchers; returns how many there were';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- requires:
+--   watcher
 --   identity::version
 --   explain::explain_event
 --   redeliver::retry_dead
@@ -2170,6 +2731,10 @@ GRANT EXECUTE ON FUNCTION klaxon.version(), klaxon.principal(), klaxon.uuid_v7()
 GRANT EXECUTE ON FUNCTION klaxon.notify_event(text, jsonb, text, text, timestamptz), klaxon.known_event(text, text, text)
     TO klaxon_emitter, klaxon_admin;
 GRANT EXECUTE ON FUNCTION klaxon.heartbeat(text, text, text, interval), klaxon.touch_agent(text, text, text, interval)
+    TO klaxon_emitter, klaxon_admin;
+-- Who may emit may say what of a table to emit; the table's own rights say whether.
+GRANT EXECUTE ON FUNCTION klaxon.watch(regclass, text, text, text, text), klaxon.watch_runs(regclass, jsonb),
+    klaxon.watch_tasks(regclass, jsonb), klaxon.watch_agents(regclass, jsonb), klaxon.unwatch(regclass)
     TO klaxon_emitter, klaxon_admin;
 GRANT EXECUTE ON FUNCTION klaxon.tick(), klaxon.settle_cooldowns(bigint[], text[]), klaxon.digest_payload(uuid), klaxon.digest_data(jsonb),
     klaxon.last_checkpoint(), klaxon.checkpoint_is_due(), klaxon.journal_is_due(), klaxon.remove_deliveries()
@@ -2209,6 +2774,8 @@ GRANT UPDATE (read_at) ON klaxon.inbox TO klaxon_user, klaxon_app, klaxon_admin;
 
 -- Administrators.
 GRANT SELECT ON klaxon.worker, klaxon.deployment, klaxon.cooldown, klaxon.held_back, klaxon.filter_error, klaxon.audit_head, klaxon.config_change TO klaxon_admin;
+GRANT SELECT, UPDATE (on_error) ON klaxon.watcher TO klaxon_emitter, klaxon_admin;
+GRANT SELECT ON klaxon.watcher_error TO klaxon_emitter, klaxon_admin;
 GRANT INSERT (slug, name, url, default_branch), UPDATE (slug, name, url, default_branch), DELETE ON klaxon.project TO klaxon_admin;
 GRANT INSERT (project, principal, role), UPDATE (project, principal, role), DELETE ON klaxon.member TO klaxon_admin;
 GRANT INSERT (name, description, severity, resolves), UPDATE (name, description, severity, resolves), DELETE ON klaxon.event_type TO klaxon_admin;
@@ -2234,7 +2801,7 @@ BEGIN
     FOREACH guarded IN ARRAY ARRAY[
         'project', 'member', 'event_type', 'channel', 'channel_secret', 'channel_state', 'subscription', 'subscription_channel',
         'subscription_pattern', 'default_subscription', 'event', 'event_key', 'inbox', 'agent', 'outbox', 'digest_item', 'dead_letter',
-        'cooldown', 'held_back', 'filter_error', 'delivery', 'config_change', 'audit_head', 'worker', 'deployment'
+        'cooldown', 'held_back', 'filter_error', 'delivery', 'config_change', 'watcher', 'watcher_error', 'seen_signature', 'audit_head', 'worker', 'deployment'
     ] LOOP
         EXECUTE pg_catalog.format('ALTER TABLE klaxon.%I ENABLE ROW LEVEL SECURITY', guarded);
         EXECUTE pg_catalog.format('CREATE POLICY worker ON klaxon.%I TO klaxon_worker USING (true) WITH CHECK (true)', guarded);
@@ -2243,6 +2810,9 @@ BEGIN
 END
 $$;
 
+CREATE POLICY own ON klaxon.watcher TO klaxon_emitter USING (created_by = current_user) WITH CHECK (created_by = current_user);
+CREATE POLICY own ON klaxon.watcher_error FOR SELECT TO klaxon_emitter
+    USING (EXISTS (SELECT FROM klaxon.watcher AS w WHERE w.id = watcher_id));
 CREATE POLICY emit ON klaxon.event FOR INSERT TO klaxon_emitter WITH CHECK (true);
 CREATE POLICY emitted ON klaxon.event FOR SELECT TO klaxon_emitter USING (emitted_by = klaxon.principal());
 CREATE POLICY readable ON klaxon.event FOR SELECT TO klaxon_user, klaxon_app USING (klaxon.is_member(project, klaxon.principal()));
@@ -2315,6 +2885,10 @@ SELECT pg_catalog.pg_extension_config_dump('klaxon.cooldown', '');
 SELECT pg_catalog.pg_extension_config_dump('klaxon.held_back', '');
 SELECT pg_catalog.pg_extension_config_dump('klaxon.filter_error', '');
 SELECT pg_catalog.pg_extension_config_dump('klaxon.delivery', '');
+SELECT pg_catalog.pg_extension_config_dump('klaxon.watcher', '');
+SELECT pg_catalog.pg_extension_config_dump('klaxon.watcher_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('klaxon.watcher_error', '');
+SELECT pg_catalog.pg_extension_config_dump('klaxon.seen_signature', '');
 SELECT pg_catalog.pg_extension_config_dump('klaxon.audit_head', '');
 SELECT pg_catalog.pg_extension_config_dump('klaxon.config_change', '');
 SELECT pg_catalog.pg_extension_config_dump('klaxon.config_change_id_seq', '');

@@ -25,6 +25,10 @@ GRANT EXECUTE ON FUNCTION klaxon.notify_event(text, jsonb, text, text, timestamp
     TO klaxon_emitter, klaxon_admin;
 GRANT EXECUTE ON FUNCTION klaxon.heartbeat(text, text, text, interval), klaxon.touch_agent(text, text, text, interval)
     TO klaxon_emitter, klaxon_admin;
+-- Who may emit may say what of a table to emit; the table's own rights say whether.
+GRANT EXECUTE ON FUNCTION klaxon.watch(regclass, text, text, text, text), klaxon.watch_runs(regclass, jsonb),
+    klaxon.watch_tasks(regclass, jsonb), klaxon.watch_agents(regclass, jsonb), klaxon.unwatch(regclass)
+    TO klaxon_emitter, klaxon_admin;
 GRANT EXECUTE ON FUNCTION klaxon.tick(), klaxon.settle_cooldowns(bigint[], text[]), klaxon.digest_payload(uuid), klaxon.digest_data(jsonb),
     klaxon.last_checkpoint(), klaxon.checkpoint_is_due(), klaxon.journal_is_due(), klaxon.remove_deliveries()
     TO klaxon_worker;
@@ -63,6 +67,8 @@ GRANT UPDATE (read_at) ON klaxon.inbox TO klaxon_user, klaxon_app, klaxon_admin;
 
 -- Administrators.
 GRANT SELECT ON klaxon.worker, klaxon.deployment, klaxon.cooldown, klaxon.held_back, klaxon.filter_error, klaxon.audit_head, klaxon.config_change TO klaxon_admin;
+GRANT SELECT, UPDATE (on_error) ON klaxon.watcher TO klaxon_emitter, klaxon_admin;
+GRANT SELECT ON klaxon.watcher_error TO klaxon_emitter, klaxon_admin;
 GRANT INSERT (slug, name, url, default_branch), UPDATE (slug, name, url, default_branch), DELETE ON klaxon.project TO klaxon_admin;
 GRANT INSERT (project, principal, role), UPDATE (project, principal, role), DELETE ON klaxon.member TO klaxon_admin;
 GRANT INSERT (name, description, severity, resolves), UPDATE (name, description, severity, resolves), DELETE ON klaxon.event_type TO klaxon_admin;
@@ -88,7 +94,7 @@ BEGIN
     FOREACH guarded IN ARRAY ARRAY[
         'project', 'member', 'event_type', 'channel', 'channel_secret', 'channel_state', 'subscription', 'subscription_channel',
         'subscription_pattern', 'default_subscription', 'event', 'event_key', 'inbox', 'agent', 'outbox', 'digest_item', 'dead_letter',
-        'cooldown', 'held_back', 'filter_error', 'delivery', 'config_change', 'audit_head', 'worker', 'deployment'
+        'cooldown', 'held_back', 'filter_error', 'delivery', 'config_change', 'watcher', 'watcher_error', 'seen_signature', 'audit_head', 'worker', 'deployment'
     ] LOOP
         EXECUTE pg_catalog.format('ALTER TABLE klaxon.%I ENABLE ROW LEVEL SECURITY', guarded);
         EXECUTE pg_catalog.format('CREATE POLICY worker ON klaxon.%I TO klaxon_worker USING (true) WITH CHECK (true)', guarded);
@@ -97,6 +103,9 @@ BEGIN
 END
 $$;
 
+CREATE POLICY own ON klaxon.watcher TO klaxon_emitter USING (created_by = current_user) WITH CHECK (created_by = current_user);
+CREATE POLICY own ON klaxon.watcher_error FOR SELECT TO klaxon_emitter
+    USING (EXISTS (SELECT FROM klaxon.watcher AS w WHERE w.id = watcher_id));
 CREATE POLICY emit ON klaxon.event FOR INSERT TO klaxon_emitter WITH CHECK (true);
 CREATE POLICY emitted ON klaxon.event FOR SELECT TO klaxon_emitter USING (emitted_by = klaxon.principal());
 CREATE POLICY readable ON klaxon.event FOR SELECT TO klaxon_user, klaxon_app USING (klaxon.is_member(project, klaxon.principal()));

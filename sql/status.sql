@@ -31,6 +31,7 @@ DECLARE
     unsealed bigint;
     unrecorded bigint;
     raised bigint;
+    skipped bigint;
     warned text[];
 BEGIN
     -- Rights of the owner: it counts everybody's rows, since a user who waits for a message must
@@ -53,6 +54,7 @@ BEGIN
     SELECT count(*) INTO unsealed FROM klaxon.delivery AS d WHERE octet_length(d.mac) <> 32;
     SELECT count(*) INTO unrecorded FROM klaxon.config_change AS c;
     SELECT coalesce(sum(f.events), 0) INTO raised FROM klaxon.filter_error AS f;
+    SELECT count(*) INTO skipped FROM klaxon.watcher_error AS e WHERE e.failed_at > at - interval '1 h';
 
     warned := array_remove(ARRAY[
         CASE WHEN NOT deployed THEN 'the database belongs to no deployment: run "klaxon init"' END,
@@ -67,6 +69,8 @@ BEGIN
         CASE WHEN overdue IS NOT NULL THEN format('oldest pending is %s overdue', date_trunc('second', at - overdue)) END,
         CASE WHEN died > 0 THEN format('%s died in the last hour: klaxon.retry_dead() puts them back',
             CASE died WHEN 1 THEN '1 delivery' ELSE died || ' deliveries' END) END,
+        CASE WHEN skipped > 0 THEN format('%s of watched tables skipped in the last hour: see klaxon.watcher_error',
+            CASE skipped WHEN 1 THEN '1 row' ELSE skipped || ' rows' END) END,
         CASE WHEN unsealed > 0 THEN format('%s not sealed: run "klaxon audit verify"',
             CASE unsealed WHEN 1 THEN '1 row of the audit log is' ELSE unsealed || ' rows of the audit log are' END) END
     ], NULL);

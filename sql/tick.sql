@@ -15,6 +15,11 @@ BEGIN
     EXCEPTION WHEN OTHERS THEN
         RAISE WARNING 'klaxon: digests were not gathered: % (%)', SQLERRM, SQLSTATE;
     END;
+    BEGIN
+        PERFORM klaxon.tick_watchers();
+    EXCEPTION WHEN OTHERS THEN
+        RAISE WARNING 'klaxon: watched tables were not looked at: % (%)', SQLERRM, SQLSTATE;
+    END;
     -- Once a minute: it reads the whole of what is held back.
     IF extract(second FROM clock_timestamp()) < 1 THEN
         BEGIN
@@ -25,4 +30,4 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION klaxon.tick() IS 'The clock: agents that fell silent, digests that are due; called once a second by a worker';
+COMMENT ON FUNCTION klaxon.tick() IS 'The clock: agents that fell silent, digests that are due, tasks that are slow; called once a second by a worker';

@@ -29,13 +29,13 @@ pub fn principal() -> String {
 }
 
 #[allow(unsafe_code)]
-fn current_role() -> pg_sys::Oid {
+pub fn current_role() -> pg_sys::Oid {
     // SAFETY: reads a variable of this backend.
     unsafe { pg_sys::GetUserId() }
 }
 
 #[allow(unsafe_code)]
-fn role_name(role: pg_sys::Oid) -> String {
+pub fn role_name(role: pg_sys::Oid) -> String {
     // SAFETY: for an existing role the result is a palloc'd, NUL-terminated name; with
     // `noerr` false a role dropped under us is an ERROR, which unwinds.
     unsafe { CStr::from_ptr(pg_sys::GetUserNameFromId(role, false)).to_string_lossy().into_owned() }
@@ -82,6 +82,55 @@ pub fn as_owner<T>(work: impl FnOnce() -> T) -> T {
         pg_sys::SetUserIdAndSecContext(role, context);
         done
     }
+}
+
+/// Runs somebody's SQL with that role's rights and none of ours: in the restricted context that Postgres
+/// uses for index expressions, and with no object of any path but pg_catalog's.
+#[allow(unsafe_code)]
+pub fn run_as<T>(role: pg_sys::Oid, work: impl FnOnce() -> T) -> T {
+    let mut before = pg_sys::InvalidOid;
+    let mut context = 0;
+    // SAFETY: as in `as_owner`.
+    unsafe {
+        pg_sys::GetUserIdAndSecContext(&raw mut before, &raw mut context);
+        let narrowed = pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION;
+        pg_sys::SetUserIdAndSecContext(role, context | narrowed as i32);
+        let done = restricted(work);
+        pg_sys::SetUserIdAndSecContext(before, context);
+        done
+    }
+}
+
+/// Runs something with pg_catalog alone as its path.
+#[allow(unsafe_code)]
+pub fn restricted<T>(work: impl FnOnce() -> T) -> T {
+    // SAFETY: the setting is put back at the end of its nest level, or by the abort of whatever
+    // transaction or subtransaction an error ends.
+    unsafe {
+        let level = pg_sys::NewGUCNestLevel();
+        pg_sys::set_config_option(
+            c"search_path".as_ptr(),
+            c"pg_catalog".as_ptr(),
+            pg_sys::GucContext::PGC_USERSET,
+            pg_sys::GucSource::PGC_S_SESSION,
+            pg_sys::GucAction::GUC_ACTION_SAVE,
+            true,
+            0,
+            false,
+        );
+        let done = work();
+        pg_sys::AtEOXact_GUC(false, level);
+        done
+    }
+}
+
+/// The role of that name, if there is one.
+#[allow(unsafe_code)]
+pub fn role_of_name(name: &str) -> Option<pg_sys::Oid> {
+    let name = std::ffi::CString::new(name).ok()?;
+    // SAFETY: a catalog lookup inside a transaction; a missing role is InvalidOid.
+    let role = unsafe { pg_sys::get_role_oid(name.as_ptr(), true) };
+    (role != pg_sys::InvalidOid).then_some(role)
 }
 
 #[allow(unsafe_code)]

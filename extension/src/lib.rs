@@ -14,6 +14,8 @@
 //! | [`channel`] | masking and sealing of channels' secrets |
 //! | [`subscription`] | validation of what subscriptions say |
 //! | [`deadline`] | a timer around one call into Postgres |
+//! | [`watch`] | the trigger on watched tables, and what sets it up |
+//! | [`subtransaction`] | errors that are caught, and undone |
 //! | [`wakeup`] | `NOTIFY`, or the relay's part of it |
 //! | [`relay`] | shared memory and the background worker that notifies for others |
 //! | [`setting`] | configuration parameters |
@@ -38,8 +40,10 @@ mod relcache;
 mod setting;
 mod snapshot;
 mod subscription;
+mod subtransaction;
 mod transition;
 mod wakeup;
+mod watch;
 
 ::pgrx::pg_module_magic!(name, version);
 
@@ -97,10 +101,24 @@ extension_sql_file!(
     requires = ["retention", journal::record_change]
 );
 extension_sql_file!(
+    "../../sql/watcher.sql",
+    name = "watcher",
+    requires = [
+        "journal",
+        watch::watched,
+        watch::poll_watcher,
+        watch::watch,
+        watch::watch_runs,
+        watch::watch_tasks,
+        watch::watch_agents,
+        watch::unwatch
+    ]
+);
+extension_sql_file!(
     "../../sql/policy.sql",
     name = "policy",
     requires =
-        ["journal", identity::version, explain::explain_event, redeliver::retry_dead, redeliver::replay]
+        ["watcher", identity::version, explain::explain_event, redeliver::retry_dead, redeliver::replay]
 );
 extension_sql_file!("../../sql/dump.sql", name = "dump", requires = ["policy"], finalize);
 

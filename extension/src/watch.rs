@@ -1,0 +1,339 @@
+//! Watched tables: the trigger that turns their rows into events, and the functions that set it up.
+//!
+//! What a query over somebody's table may do is that somebody's: it runs with the rights of the
+//! watcher's creator, or of the table's owner where the query is ours, in the restricted context that
+//! Postgres uses for index expressions. Only what it returned is written with the extension's.
+
+use pgrx::datum::DatumWithOid;
+use pgrx::prelude::*;
+use pgrx::{PgRelation, Spi};
+
+use crate::failure;
+use crate::identity::{as_owner, current_role, principal, role_name, role_of_name, run_as};
+use crate::jsonb::JsonbText;
+use crate::subtransaction::{Caught, attempt};
+
+mod check;
+use check::checked_target;
+
+const WATCHER: &str = "
+    SELECT kind, created_by, on_error, insert_query, update_query, delete_query, tick_query, target::pg_catalog.oid
+    FROM klaxon.watcher WHERE id OPERATOR(pg_catalog.=) $1";
+const EMIT: &str = "SELECT klaxon.emit_watched($1, $2, $3, $4, $5, $6)";
+const CREATE: &str = "SELECT klaxon.create_watcher($1, $2::pg_catalog.regclass, $3, $4, $5, $6, $7, $8)";
+const RECORD: &str =
+    "INSERT INTO klaxon.watcher_error (watcher_id, row, sqlstate, message) VALUES ($1, $2, $3, $4)";
+const ROW: &str = "
+    SELECT pg_catalog.left(s.t::text, 1000)
+    FROM (SELECT pg_catalog.row_number() OVER () AS n, t FROM klaxon_new AS t) AS s
+    WHERE s.n OPERATOR(pg_catalog.=) $1";
+
+/// A watcher, as its row says.
+struct Watcher {
+    id: i64,
+    kind: String,
+    created_by: String,
+    fails: bool,
+    insert_query: String,
+    update_query: String,
+    delete_query: Option<String>,
+    tick_query: Option<String>,
+    target: pg_sys::Oid,
+}
+
+/// What its query returned, by column.
+#[derive(Default)]
+struct Found {
+    types: Vec<String>,
+    projects: Vec<Option<String>>,
+    payloads: Vec<String>,
+    keys: Vec<Option<String>>,
+    agains: Vec<bool>,
+}
+
+/// AFTER INSERT, UPDATE or DELETE, once a statement.
+#[pg_trigger]
+pub fn watched<'a>(
+    trigger: &'a PgTrigger<'a>,
+) -> Result<Option<PgHeapTuple<'a, pgrx::AllocatedByRust>>, PgTriggerError> {
+    let id = trigger.extra_args()?.first().and_then(|text| text.parse::<i64>().ok());
+    let by = principal();
+    // A trigger that a dump brought without its watcher has nothing to do.
+    if let Some(watcher) = id.and_then(|id| as_owner(|| Watcher::read(id))) {
+        let query = match trigger.trigger_data().tg_event & pg_sys::TRIGGER_EVENT_OPMASK {
+            pg_sys::TRIGGER_EVENT_UPDATE => &watcher.update_query,
+            pg_sys::TRIGGER_EVENT_DELETE => watcher.delete_query.as_ref().unwrap_or(&watcher.insert_query),
+            _ => &watcher.insert_query,
+        };
+        watcher.pass(&by, query, Some(trigger));
+    }
+    Ok(None)
+}
+
+/// Emits what a watcher's clock query finds; called by the extension's owner alone.
+#[pg_extern(volatile, strict)]
+pub fn poll_watcher(id: i64) {
+    let by = principal();
+    if let Some(watcher) = as_owner(|| Watcher::read(id))
+        && let Some(query) = &watcher.tick_query
+    {
+        watcher.pass(&by, query, None);
+    }
+}
+
+impl Watcher {
+    fn read(id: i64) -> Option<Self> {
+        let found = Spi::connect(|client| -> spi::Result<Option<Self>> {
+            let rows = client.select(WATCHER, Some(1), &[id.into()])?;
+            let Some(row) = rows.into_iter().next() else { return Ok(None) };
+            Ok(Some(Self {
+                id,
+                kind: row.get::<String>(1)?.unwrap_or_default(),
+                created_by: row.get::<String>(2)?.unwrap_or_default(),
+                fails: row.get::<&str>(3)? == Some("fail"),
+                insert_query: row.get::<String>(4)?.unwrap_or_default(),
+                update_query: row.get::<String>(5)?.unwrap_or_default(),
+                delete_query: row.get::<String>(6)?,
+                tick_query: row.get::<String>(7)?,
+                target: row.get::<pg_sys::Oid>(8)?.unwrap_or(pg_sys::InvalidOid),
+            }))
+        });
+        found.unwrap_or_else(|error| internal(&error))
+    }
+
+    /// Everything at once; and where that raises, row by row, to know which it is and emit the others.
+    fn pass(&self, by: &str, query: &str, trigger: Option<&PgTrigger<'_>>) {
+        let Some(relation) = relation(self.target) else { return };
+        let query = query.replace("{target}", &name_of(&relation));
+        let role = match self.role(&relation) {
+            Some(role) => role,
+            None => {
+                let gone = format!("role \"{}\", who made it, does not exist", self.created_by);
+                return self.refuse(&Caught::invalid(gone), None);
+            }
+        };
+        let Err(whole) = attempt(|| self.run(by, role, &query, None, trigger)) else { return };
+        if trigger.is_none() {
+            return self.refuse(&whole, None);
+        }
+        let count = attempt(|| run_as(role, || count_rows(trigger))).unwrap_or_default();
+        let mut blamed = 0;
+        for number in 1..=count {
+            if let Err(caught) = attempt(|| self.run(by, role, &query, Some(number), trigger)) {
+                blamed += 1;
+                let row = attempt(|| run_as(role, || row_text(trigger, number))).ok().flatten();
+                self.refuse(&caught, row.as_deref());
+            }
+        }
+        if blamed == 0 && count != 1 {
+            // No row by itself: what they are together, or the query with any.
+            self.refuse(&whole, None);
+        }
+    }
+
+    fn role(&self, relation: &PgRelation) -> Option<pg_sys::Oid> {
+        if self.kind == "custom" { role_of_name(&self.created_by) } else { Some(owner_of(relation)) }
+    }
+
+    fn run(
+        &self,
+        by: &str,
+        role: pg_sys::Oid,
+        query: &str,
+        row: Option<i64>,
+        trigger: Option<&PgTrigger<'_>>,
+    ) {
+        let found = run_as(role, || evaluate(query, row, trigger));
+        if !found.types.is_empty() {
+            as_owner(|| found.emit(by)).unwrap_or_else(|error| internal(&error));
+        }
+    }
+
+    /// Aborts the writer's statement, or writes down what was skipped.
+    fn refuse(&self, caught: &Caught, row: Option<&str>) {
+        if self.fails {
+            failure::raise(
+                caught.code,
+                format!("watcher {}: {}", self.id, caught.message),
+                row.map(|row| format!("The row is {row}.")),
+                "UPDATE klaxon.watcher SET on_error = 'skip' has such rows skipped and recorded instead.",
+            );
+        }
+        let state = caught.sqlstate();
+        let arguments: [DatumWithOid<'_>; 4] =
+            [self.id.into(), row.into(), state.into(), caught.message.as_str().into()];
+        as_owner(|| Spi::run_with_args(RECORD, &arguments)).unwrap_or_else(|error| internal(&error));
+    }
+}
+
+impl Found {
+    fn emit(self, by: &str) -> spi::Result<()> {
+        Spi::run_with_args(
+            EMIT,
+            &[
+                by.into(),
+                self.types.into(),
+                self.projects.into(),
+                self.payloads.into(),
+                self.keys.into(),
+                self.agains.into(),
+            ],
+        )
+    }
+}
+
+fn evaluate(query: &str, row: Option<i64>, trigger: Option<&PgTrigger<'_>>) -> Found {
+    with_transition_tables(trigger, |client| {
+        let mut found = Found::default();
+        for row in client.update(query, None, &[row.into()])? {
+            // A payload that is null is none: the event carries nothing.
+            found.types.push(row.get::<String>(2)?.unwrap_or_default());
+            found.projects.push(row.get::<String>(3)?);
+            found.payloads.push(row.get::<String>(4)?.unwrap_or_else(|| "{}".to_owned()));
+            found.keys.push(row.get::<String>(5)?);
+            found.agains.push(row.get::<bool>(6)?.unwrap_or_default());
+        }
+        Ok(found)
+    })
+}
+
+fn count_rows(trigger: Option<&PgTrigger<'_>>) -> i64 {
+    with_transition_tables(trigger, |client| {
+        client.select("SELECT pg_catalog.count(*) FROM klaxon_new", None, &[])?.first().get_one::<i64>()
+    })
+    .unwrap_or_default()
+}
+
+fn row_text(trigger: Option<&PgTrigger<'_>>, number: i64) -> Option<String> {
+    with_transition_tables(trigger, |client| {
+        client.select(ROW, Some(1), &[number.into()])?.first().get_one::<String>()
+    })
+}
+
+#[allow(unsafe_code)]
+fn with_transition_tables<T>(
+    trigger: Option<&PgTrigger<'_>>,
+    work: impl FnOnce(&mut spi::SpiClient<'_>) -> spi::Result<T>,
+) -> T {
+    // As a query that may write: only such a one sees what the statement wrote.
+    Spi::connect_mut(|client| {
+        if let Some(trigger) = trigger {
+            // SAFETY: within an SPI connection of the trigger's own call, whose data outlive it.
+            unsafe {
+                pg_sys::SPI_register_trigger_data(std::ptr::from_ref(trigger.trigger_data()).cast_mut());
+            }
+        }
+        work(client)
+    })
+    .unwrap_or_else(|error| internal(&error))
+}
+
+#[allow(unsafe_code)]
+fn relation(oid: pg_sys::Oid) -> Option<PgRelation> {
+    // SAFETY: opening takes the lock that reading the relation's row needs; a dropped one is null.
+    unsafe {
+        let relation = pg_sys::try_relation_open(oid, pg_sys::AccessShareLock as _);
+        (!relation.is_null()).then(|| PgRelation::from_pg_owned(relation))
+    }
+}
+
+fn name_of(relation: &PgRelation) -> String {
+    format!("{}.{}", spi::quote_identifier(relation.namespace()), spi::quote_identifier(relation.name()))
+}
+
+#[allow(unsafe_code)]
+fn owner_of(relation: &PgRelation) -> pg_sys::Oid {
+    // SAFETY: rd_rel is set for every open relation.
+    unsafe { (*relation.rd_rel).relowner }
+}
+
+/// Events from any table.
+// Written out: its arguments have the names and defaults that are documented.
+#[pg_extern(sql = r#"
+CREATE FUNCTION klaxon.watch(target regclass, event text, condition text DEFAULT NULL, payload text DEFAULT NULL, project text DEFAULT NULL)
+RETURNS bigint VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
+"#)]
+pub fn watch(
+    target: Option<pg_sys::Oid>,
+    event: Option<&str>,
+    condition: Option<&str>,
+    payload: Option<&str>,
+    project: Option<&str>,
+) -> i64 {
+    let relation = checked_target(target);
+    let event = event.unwrap_or_else(|| check::null("event", "Name one of the types in klaxon.event_type."));
+    as_owner(|| crate::matcher::check_type(event));
+    let name = name_of(&relation);
+    check::expression("condition", condition, "boolean", &name);
+    check::expression("payload", payload, "jsonb", &name);
+    check::expression("project", project, "text", &name);
+    create(&relation, "custom", [Some(event), condition, payload, project], None)
+}
+
+/// `run.*` and what follows from runs, from a table of them.
+#[pg_extern(sql = r#"
+CREATE FUNCTION klaxon.watch_runs(target regclass, columns jsonb DEFAULT '{}')
+RETURNS bigint VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
+"#)]
+pub fn watch_runs(target: Option<pg_sys::Oid>, columns: Option<JsonbText>) -> i64 {
+    create(&checked_target(target), "runs", [None; 4], columns)
+}
+
+/// `task.*` from a table of tasks.
+#[pg_extern(sql = r#"
+CREATE FUNCTION klaxon.watch_tasks(target regclass, columns jsonb DEFAULT '{}')
+RETURNS bigint VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
+"#)]
+pub fn watch_tasks(target: Option<pg_sys::Oid>, columns: Option<JsonbText>) -> i64 {
+    create(&checked_target(target), "tasks", [None; 4], columns)
+}
+
+/// `agent.*` from a table of agents.
+#[pg_extern(sql = r#"
+CREATE FUNCTION klaxon.watch_agents(target regclass, columns jsonb DEFAULT '{}')
+RETURNS bigint VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
+"#)]
+pub fn watch_agents(target: Option<pg_sys::Oid>, columns: Option<JsonbText>) -> i64 {
+    create(&checked_target(target), "agents", [None; 4], columns)
+}
+
+/// Ends a table's watchers; returns how many there were.
+#[pg_extern(sql = r#"
+CREATE FUNCTION klaxon.unwatch(target regclass)
+RETURNS bigint VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
+"#)]
+pub fn unwatch(target: Option<pg_sys::Oid>) -> i64 {
+    let relation = checked_target(target);
+    as_owner(|| {
+        Spi::get_one_with_args(
+            "SELECT klaxon.drop_watchers($1::pg_catalog.regclass)",
+            &[relation.oid().into()],
+        )
+    })
+    .unwrap_or_else(|error| internal(&error))
+    .unwrap_or_default()
+}
+
+fn create(relation: &PgRelation, kind: &str, said: [Option<&str>; 4], columns: Option<JsonbText>) -> i64 {
+    let by = role_name(current_role());
+    let [event, condition, payload, project] = said;
+    let arguments: [DatumWithOid<'_>; 8] = [
+        by.into(),
+        relation.oid().into(),
+        kind.into(),
+        event.into(),
+        condition.into(),
+        payload.into(),
+        project.into(),
+        columns.into(),
+    ];
+    // Raised again by ourselves: what passes through from SQL below would carry a trace.
+    attempt(|| as_owner(|| Spi::get_one_with_args(CREATE, &arguments)))
+        .unwrap_or_else(|caught| caught.raise())
+        .unwrap_or_else(|error| internal(&error))
+        .unwrap_or_default()
+}
+
+fn internal(error: &spi::Error) -> ! {
+    failure::raise(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, format!("pg_klaxon: {error}"), None, "")
+}
