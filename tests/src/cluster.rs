@@ -92,7 +92,8 @@ impl Cluster {
         for (name, value) in &self.settings {
             command.arg("-c").arg(format!("{name}={value}"));
         }
-        command.process_group(0);
+        // Errors are to read as they do for users, whatever the tests' own panics are to show.
+        command.env_remove("RUST_BACKTRACE").process_group(0);
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())

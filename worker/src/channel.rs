@@ -15,6 +15,7 @@ use crate::clock::DbTime;
 use crate::egress::{Guard, Http, Mailer, Post, Reply, Sent, Server};
 
 mod answer;
+mod digest;
 mod discord;
 mod email;
 mod message;

@@ -5,6 +5,7 @@ use lettre::message::header::{Header, HeaderName, HeaderValue};
 use lettre::message::{Mailbox, MultiPart};
 use lettre::{Address, Message as Mail};
 
+use super::digest::Entry;
 use super::message::Message;
 use super::{Answer, Form, Request, Verdict, answer};
 use crate::egress::{Login, Sent, Server, Step};
@@ -131,10 +132,15 @@ fn html(message: &Message<'_>) -> String {
             )
         })
         .collect();
+    let entry = |entry: Entry| match (&message.digest, entry.link) {
+        (None, _) => format!("<code>{}</code>", escape(&entry.title)),
+        (Some(_), None) => escape(&entry.title),
+        (Some(_), Some(link)) => format!("<a href=\"{}\">{}</a>", escape(&link), escape(&entry.title)),
+    };
     let failures: String = message
-        .failures()
+        .entries()
         .into_iter()
-        .map(|failure| format!("<li style=\"margin:4px 0\"><code>{}</code></li>", escape(&failure)))
+        .map(|item| format!("<li style=\"margin:4px 0\">{}</li>", entry(item)))
         .collect();
     let failures = if failures.is_empty() {
         failures

@@ -61,7 +61,28 @@ fn built_in() -> Vec<Delivery> {
             ..delivery(name, &payload(name).to_string())
         }
     };
-    rows.filter(|row| row.starts_with("('")).map(of).collect()
+    rows.filter(|row| row.starts_with("('")).map(of).chain([digest()]).collect()
+}
+
+/// As `klaxon.digest_payload()` makes one of 25 events.
+fn digest() -> Delivery {
+    let event = |n: u32| {
+        let data = payload(if n % 2 == 0 { "run.failed" } else { "task.failed" });
+        json!({
+            "id": "0198f0c2-0000-7000-8000-000000000000", "type": if n % 2 == 0 { "run.failed" } else { "task.failed" },
+            "project": "billing", "timestamp": "2026-01-01T00:00:00Z", "url": data["url"], "data": data
+        })
+    };
+    let payload = json!({
+        "count": 25, "held_back": 7, "severity": "error",
+        "groups": [{"type": "task.failed", "project": "billing", "count": 15}, {"type": "run.failed", "project": "billing", "count": 10}],
+        "events": (0..20).map(event).collect::<Vec<_>>(),
+    });
+    Delivery {
+        event_id: None,
+        severity: Some(klaxon_model::event_type::Severity::Error),
+        ..delivery(DIGEST, &payload.to_string())
+    }
 }
 
 /// All that goes out, with the time of sending and what is random held still.
@@ -69,7 +90,7 @@ fn rendered(channel: &Channel) -> String {
     let options = CourierOptions::default();
     let mut all = String::new();
     let deliveries = built_in();
-    assert_eq!(deliveries.len(), 14);
+    assert_eq!(deliveries.len(), 15);
     for delivery in deliveries {
         let message = Message { now: 1_767_225_601, ..Message::new(channel, &delivery, &options) };
         writeln!(all, "=== {}", delivery.event_type).unwrap();

@@ -7,6 +7,7 @@ use klaxon_model::title::title;
 use serde_json::value::RawValue;
 use url::Url;
 
+use super::digest::{Digest, Entry};
 use super::{Channel, CourierOptions, Delivery};
 
 /// Failures shown at most.
@@ -24,6 +25,8 @@ pub struct Message<'a> {
     pub options: &'a CourierOptions,
     /// The payload's fields.
     pub payload: RawPayload<'a>,
+    /// What it lists, where it is a digest.
+    pub digest: Option<Digest>,
     /// The heading.
     pub title: String,
     /// Where to read on, as it was given.
@@ -45,9 +48,15 @@ impl<'a> Message<'a> {
             .filter(|url| link(url).is_some())
             .or_else(|| project.and_then(|project| project.url.clone()))
             .or_else(|| options.site_url.clone());
+        let digest = delivery.is_digest().then(|| Digest::read(&delivery.payload, project));
+        let title = match &digest {
+            Some(digest) => digest.title(name),
+            None => title(&delivery.event_type, name, &payload),
+        };
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         Self {
-            title: title(&delivery.event_type, name, &payload),
+            digest,
+            title,
             link: url.as_deref().and_then(link).map(String::from),
             url,
             payload,
@@ -67,12 +76,16 @@ impl<'a> Message<'a> {
     }
 
     /// Label and value of what is known, in order of what people look for.
-    pub fn facts(&self) -> Vec<(&'static str, String)> {
+    pub fn facts(&self) -> Vec<(String, String)> {
+        if let Some(digest) = &self.digest {
+            return digest.kinds.clone();
+        }
         let text = |field: &str| self.payload.text(field).map(|value| one_line(&value, EXCERPT));
         let project = self.delivery.project.as_deref();
         let mut facts = Vec::new();
-        let mut add =
-            |label, value: Option<String>| facts.extend(value.filter(|v| !v.is_empty()).map(|v| (label, v)));
+        let mut add = |label: &str, value: Option<String>| {
+            facts.extend(value.filter(|v| !v.is_empty()).map(|v| (label.to_owned(), v)));
+        };
         let name = project.map(|project| project.name.as_deref().unwrap_or(&project.slug));
         add("Project", name.map(|name| one_line(name, EXCERPT)));
         add("Branch", text("branch"));
@@ -87,22 +100,34 @@ impl<'a> Message<'a> {
         facts
     }
 
-    /// What it happened to: firings with the same name and type are one thing's.
+    /// What it happened to: firings with the same name and type are one thing's. A digest is one of its
+    /// own.
     pub fn thing(&self) -> Option<String> {
+        if self.digest.is_some() {
+            return Some(self.delivery.id.to_string());
+        }
         ["task_id", "task_name", "agent_id", "run_id", "cluster_id"]
             .iter()
             .find_map(|field| self.payload.text(field).filter(|name| !name.is_empty()))
     }
 
-    /// Up to three failures, each a line.
-    pub fn failures(&self) -> Vec<String> {
+    /// Up to three failures, or a digest's events, each a line.
+    pub fn entries(&self) -> Vec<Entry> {
+        if let Some(digest) = &self.digest {
+            let rest = digest.rest().map(|title| Entry { title, link: None });
+            return digest.entries.iter().cloned().chain(rest).collect();
+        }
         let Some(raw) = self.payload.raw("top_failures") else { return Vec::new() };
         let all: Vec<&RawValue> = serde_json::from_str(raw).unwrap_or_default();
-        all.into_iter().take(FAILURES).filter_map(failure).collect()
+        let failures = all.into_iter().take(FAILURES).filter_map(failure);
+        failures.map(|title| Entry { title, link: None }).collect()
     }
 
     /// What a cooldown held back, as a sentence.
     pub fn held_back(&self) -> Option<String> {
+        if let Some(digest) = &self.digest {
+            return digest.held_back();
+        }
         let since = self.delivery.held_for.map_or_else(
             || "since the last message".to_owned(),
             |held_for| format!("in the last {}", span(held_for)),
@@ -110,14 +135,14 @@ impl<'a> Message<'a> {
         (self.delivery.held_back > 0).then(|| format!("and {} more {since}", self.delivery.held_back))
     }
 
-    /// Title, facts, failures and what was held back, as plain lines.
+    /// Title, facts, entries and what was held back, as plain lines.
     pub fn plain(&self) -> String {
         let mut lines = vec![self.title.clone(), String::new()];
         lines.extend(self.facts().into_iter().map(|(label, value)| format!("{label}: {value}")));
-        let failures = self.failures();
-        if !failures.is_empty() {
+        let entries = self.entries();
+        if !entries.is_empty() {
             lines.push(String::new());
-            lines.extend(failures.into_iter().map(|failure| format!("- {failure}")));
+            lines.extend(entries.into_iter().map(|entry| format!("- {}", entry.title)));
         }
         if let Some(held) = self.held_back() {
             lines.extend([String::new(), held]);
@@ -187,7 +212,7 @@ pub fn escaped(text: &str, length: usize, escape: impl Fn(char, &mut String)) ->
 
 /// A link is http or https and names a host. One with a user before the host is none: it is read as
 /// another host than the one it leads to.
-fn link(text: &str) -> Option<Url> {
+pub fn link(text: &str) -> Option<Url> {
     let url = Url::parse(text).ok()?;
     let plain = url.username().is_empty() && url.password().is_none();
     (plain && ["http", "https"].contains(&url.scheme()) && url.has_host()).then_some(url)

@@ -80,9 +80,10 @@ fn details(message: &Message<'_>) -> serde_json::Value {
     for (label, value) in message.facts() {
         details.insert(label.to_lowercase(), value.into());
     }
-    let failures = message.failures();
-    if !failures.is_empty() {
-        details.insert("failures".into(), failures.into());
+    let entries: Vec<String> = message.entries().into_iter().map(|entry| entry.title).collect();
+    if !entries.is_empty() {
+        let label = if message.digest.is_some() { "events" } else { "failures" };
+        details.insert(label.into(), entries.into());
     }
     if message.delivery.held_back > 0 {
         details.insert("held_back".into(), message.delivery.held_back.into());

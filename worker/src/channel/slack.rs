@@ -82,9 +82,9 @@ fn body(message: &Message<'_>) -> Value {
     if !fields.is_empty() {
         blocks.push(json!({"type": "section", "fields": fields}));
     }
-    let failures = message.failures();
-    if !failures.is_empty() {
-        let list: Vec<String> = failures.iter().map(|failure| format!("• {failure}")).collect();
+    let entries = message.entries();
+    if !entries.is_empty() {
+        let list: Vec<String> = entries.iter().map(|entry| format!("• {}", entry.title)).collect();
         blocks.push(json!({"type": "section", "text": plain(&list.join("\n"), TEXT)}));
     }
     let mut context = vec![message.occurred_at()];
