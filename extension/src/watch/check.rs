@@ -54,7 +54,7 @@ pub fn checked_target(target: Option<pg_sys::Oid>) -> PgRelation {
 fn may_have_trigger(relation: pg_sys::Oid) -> bool {
     // SAFETY: the relation exists and is locked.
     unsafe {
-        pg_sys::pg_class_aclcheck(relation, current_role(), pg_sys::ACL_TRIGGER.into())
+        pg_sys::pg_class_aclcheck(relation, current_role(), pg_sys::ACL_TRIGGER as pg_sys::AclMode)
             == pg_sys::AclResult::ACLCHECK_OK
     }
 }

@@ -67,9 +67,10 @@ fn built_in() -> Vec<Delivery> {
 /// As `klaxon.digest_payload()` makes one of 25 events.
 fn digest() -> Delivery {
     let event = |n: u32| {
-        let data = payload(if n % 2 == 0 { "run.failed" } else { "task.failed" });
+        let kind = if n.is_multiple_of(2) { "run.failed" } else { "task.failed" };
+        let data = payload(kind);
         json!({
-            "id": "0198f0c2-0000-7000-8000-000000000000", "type": if n % 2 == 0 { "run.failed" } else { "task.failed" },
+            "id": "0198f0c2-0000-7000-8000-000000000000", "type": kind,
             "project": "billing", "timestamp": "2026-01-01T00:00:00Z", "url": data["url"], "data": data
         })
     };
