@@ -9,7 +9,7 @@ use pgrx::prelude::*;
 use pgrx::{PgRelation, Spi};
 
 use crate::failure;
-use crate::identity::{as_owner, current_role, principal, role_name, role_of_name, run_as};
+use crate::identity::{as_owner, current_role, has_rights_of, principal, role_name, role_of_name, run_as};
 use crate::jsonb::JsonbText;
 use crate::subtransaction::{Caught, attempt};
 
@@ -131,8 +131,15 @@ impl Watcher {
         }
     }
 
+    /// Who evaluates. A table's types have code of its owner's (casts, domains, output functions),
+    /// which must not run with more rights than the owner has: a creator who could become the owner
+    /// is taken for it.
     fn role(&self, relation: &PgRelation) -> Option<pg_sys::Oid> {
-        if self.kind == "custom" { role_of_name(&self.created_by) } else { Some(owner_of(relation)) }
+        let owner = owner_of(relation);
+        if self.kind != "custom" {
+            return Some(owner);
+        }
+        role_of_name(&self.created_by).map(|by| if has_rights_of(by, owner) { owner } else { by })
     }
 
     fn run(
@@ -260,7 +267,7 @@ pub fn watch(
     payload: Option<&str>,
     project: Option<&str>,
 ) -> i64 {
-    let relation = checked_target(target);
+    let relation = checked_target(target, false);
     let event = event.unwrap_or_else(|| check::null("event", "Name one of the types in klaxon.event_type."));
     as_owner(|| crate::matcher::check_type(event));
     let name = name_of(&relation);
@@ -276,7 +283,7 @@ CREATE FUNCTION klaxon.watch_runs(target regclass, columns jsonb DEFAULT '{}')
 RETURNS bigint VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 "#)]
 pub fn watch_runs(target: Option<pg_sys::Oid>, columns: Option<JsonbText>) -> i64 {
-    create(&checked_target(target), "runs", [None; 4], columns)
+    create(&checked_target(target, false), "runs", [None; 4], columns)
 }
 
 /// `task.*` from a table of tasks.
@@ -285,7 +292,7 @@ CREATE FUNCTION klaxon.watch_tasks(target regclass, columns jsonb DEFAULT '{}')
 RETURNS bigint VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 "#)]
 pub fn watch_tasks(target: Option<pg_sys::Oid>, columns: Option<JsonbText>) -> i64 {
-    create(&checked_target(target), "tasks", [None; 4], columns)
+    create(&checked_target(target, false), "tasks", [None; 4], columns)
 }
 
 /// `agent.*` from a table of agents.
@@ -294,7 +301,7 @@ CREATE FUNCTION klaxon.watch_agents(target regclass, columns jsonb DEFAULT '{}')
 RETURNS bigint VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 "#)]
 pub fn watch_agents(target: Option<pg_sys::Oid>, columns: Option<JsonbText>) -> i64 {
-    create(&checked_target(target), "agents", [None; 4], columns)
+    create(&checked_target(target, false), "agents", [None; 4], columns)
 }
 
 /// Ends a table's watchers; returns how many there were.
@@ -303,7 +310,7 @@ CREATE FUNCTION klaxon.unwatch(target regclass)
 RETURNS bigint VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 "#)]
 pub fn unwatch(target: Option<pg_sys::Oid>) -> i64 {
-    let relation = checked_target(target);
+    let relation = checked_target(target, true);
     as_owner(|| {
         Spi::get_one_with_args(
             "SELECT klaxon.drop_watchers($1::pg_catalog.regclass)",
