@@ -123,6 +123,10 @@ impl Watcher {
                 return if trigger.is_some() { self.refuse(&gone, None) } else { self.record_once(&gone) };
             }
         };
+        if trigger.is_some_and(|trigger| !is_paired(trigger)) {
+            let lost = "rows of OLD and NEW cannot be paired: a trigger of a partition dropped rows that moved to it";
+            return self.refuse(&Caught::invalid(lost.to_owned()), None);
+        }
         let run = |rows| attempt(|| self.run(by, role, &query, rows, trigger));
         let Err(whole) = run(None) else { return };
         if trigger.is_none() {
@@ -240,6 +244,20 @@ fn evaluate(query: &str, rows: Option<(i64, i64)>, trigger: Option<&PgTrigger<'_
         }
         Ok(found)
     })
+}
+
+/// Whether an UPDATE has as many rows of OLD as of NEW: they are paired by their numbers. It has fewer of
+/// NEW where a row that moves to another partition is dropped by a BEFORE INSERT trigger there.
+#[allow(unsafe_code)]
+fn is_paired(trigger: &PgTrigger<'_>) -> bool {
+    let data = trigger.trigger_data();
+    if data.tg_oldtable.is_null() || data.tg_newtable.is_null() {
+        return true;
+    }
+    // SAFETY: Postgres keeps both until the trigger returns; counting moves no read pointer.
+    unsafe {
+        pg_sys::tuplestore_tuple_count(data.tg_oldtable) == pg_sys::tuplestore_tuple_count(data.tg_newtable)
+    }
 }
 
 fn count_rows(trigger: Option<&PgTrigger<'_>>) -> i64 {

@@ -98,6 +98,20 @@ INSERT INTO many SELECT n, 'true' FROM generate_series(1, 1000) AS n;
 SELECT row, sqlstate, message FROM klaxon.watcher_error;
 DELETE FROM klaxon.watcher_error;
 
+-- Rows that cannot be paired are not paired wrongly.
+CREATE TABLE parted (id int, k int) PARTITION BY LIST (k);
+CREATE TABLE parted_1 PARTITION OF parted FOR VALUES IN (1);
+CREATE TABLE parted_2 PARTITION OF parted FOR VALUES IN (2);
+CREATE FUNCTION drop_first() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN IF NEW.id = 1 THEN RETURN NULL; END IF; RETURN NEW; END';
+CREATE TRIGGER drop_first BEFORE INSERT ON parted_2 FOR EACH ROW EXECUTE FUNCTION drop_first();
+INSERT INTO parted VALUES (1, 1), (2, 1), (3, 1);
+SELECT klaxon.watch('parted', 'x.y', 'OLD.id IS NOT NULL', 'jsonb_build_object(''old'', OLD.id, ''new'', NEW.id)') > 0 AS watched;
+UPDATE parted SET k = 2;
+UPDATE parted SET k = 1 WHERE id = 2;
+SELECT * FROM pg_temp.told();
+SELECT row, sqlstate, message FROM klaxon.watcher_error;
+DELETE FROM klaxon.watcher_error;
+
 -- With fail, a writer is not shown what it may not read.
 CREATE TABLE secret (id int, word text);
 INSERT INTO secret VALUES (1, 'swordfish');
@@ -121,5 +135,6 @@ SELECT klaxon.tick_watchers();
 SELECT type, payload - 'duration_ms' AS payload FROM pg_temp.told();
 SELECT row, sqlstate, message FROM klaxon.watcher_error;
 DROP SCHEMA app CASCADE;
-DROP TABLE witness, payroll, named, odd, many, secret, first_tasks, tasks;
+DROP FUNCTION drop_first() CASCADE;
+DROP TABLE witness, payroll, named, odd, many, parted, secret, first_tasks, tasks;
 DROP ROLE wr_owner, wr_boss, wr_writer;
