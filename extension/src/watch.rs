@@ -289,7 +289,7 @@ pub fn watch(
     payload: Option<&str>,
     project: Option<&str>,
 ) -> i64 {
-    let relation = checked_target(target);
+    let relation = checked_target(target, false);
     let event = event.unwrap_or_else(|| check::null("event", "Name one of the types in klaxon.event_type."));
     as_owner(|| crate::matcher::check_type(event));
     let name = name_of(&relation);
@@ -305,7 +305,7 @@ CREATE FUNCTION klaxon.watch_runs(target regclass, columns jsonb DEFAULT '{}')
 RETURNS bigint VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 "#)]
 pub fn watch_runs(target: Option<pg_sys::Oid>, columns: Option<JsonbText>) -> i64 {
-    create(&checked_target(target), "runs", [None; 4], columns)
+    create(&checked_target(target, false), "runs", [None; 4], columns)
 }
 
 /// `task.*` from a table of tasks.
@@ -314,7 +314,7 @@ CREATE FUNCTION klaxon.watch_tasks(target regclass, columns jsonb DEFAULT '{}')
 RETURNS bigint VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 "#)]
 pub fn watch_tasks(target: Option<pg_sys::Oid>, columns: Option<JsonbText>) -> i64 {
-    create(&checked_target(target), "tasks", [None; 4], columns)
+    create(&checked_target(target, false), "tasks", [None; 4], columns)
 }
 
 /// `agent.*` from a table of agents.
@@ -323,7 +323,7 @@ CREATE FUNCTION klaxon.watch_agents(target regclass, columns jsonb DEFAULT '{}')
 RETURNS bigint VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 "#)]
 pub fn watch_agents(target: Option<pg_sys::Oid>, columns: Option<JsonbText>) -> i64 {
-    create(&checked_target(target), "agents", [None; 4], columns)
+    create(&checked_target(target, false), "agents", [None; 4], columns)
 }
 
 /// Ends a table's watchers; returns how many there were.
@@ -332,7 +332,7 @@ CREATE FUNCTION klaxon.unwatch(target regclass)
 RETURNS bigint VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 "#)]
 pub fn unwatch(target: Option<pg_sys::Oid>) -> i64 {
-    let relation = checked_target(target);
+    let relation = checked_target(target, true);
     as_owner(|| {
         Spi::get_one_with_args(
             "SELECT klaxon.drop_watchers($1::pg_catalog.regclass)",
