@@ -101,7 +101,8 @@ pub fn run_as<T>(role: pg_sys::Oid, work: impl FnOnce() -> T) -> T {
     }
 }
 
-/// Runs something with pg_catalog alone as its path.
+/// Runs something with pg_catalog alone as its path. `pg_temp` stands last because left out it comes
+/// first, for types and relations: who writes a watched table could put a `text` of its own there.
 #[allow(unsafe_code)]
 pub fn restricted<T>(work: impl FnOnce() -> T) -> T {
     // SAFETY: the setting is put back at the end of its nest level, or by the abort of whatever
@@ -110,7 +111,7 @@ pub fn restricted<T>(work: impl FnOnce() -> T) -> T {
         let level = pg_sys::NewGUCNestLevel();
         pg_sys::set_config_option(
             c"search_path".as_ptr(),
-            c"pg_catalog".as_ptr(),
+            c"pg_catalog, pg_temp".as_ptr(),
             pg_sys::GucContext::PGC_USERSET,
             pg_sys::GucSource::PGC_S_SESSION,
             pg_sys::GucAction::GUC_ACTION_SAVE,
@@ -139,4 +140,11 @@ fn owner_of(relation: pg_sys::Oid) -> pg_sys::Oid {
     let relation = unsafe { pgrx::PgRelation::with_lock(relation, pg_sys::AccessShareLock as _) };
     // SAFETY: rd_rel is set for every open relation.
     unsafe { (*relation.rd_rel).relowner }
+}
+
+/// Whether a role could become another with SET ROLE, as a superuser could become any.
+#[allow(unsafe_code)]
+pub fn has_rights_of(role: pg_sys::Oid, other: pg_sys::Oid) -> bool {
+    // SAFETY: catalog lookups inside a transaction.
+    unsafe { pg_sys::has_privs_of_role(role, other) }
 }

@@ -14,7 +14,7 @@ use pgrx::spi::OwnedPreparedStatement;
 use pgrx::{PgRelation, Spi};
 
 use crate::failure;
-use crate::identity::{as_owner, current_role, principal, role_name, role_of_name, run_as};
+use crate::identity::{as_owner, current_role, has_rights_of, principal, role_name, role_of_name, run_as};
 use crate::jsonb::JsonbText;
 use crate::subtransaction::{Caught, attempt};
 
@@ -136,8 +136,15 @@ impl Watcher {
         }
     }
 
+    /// Who evaluates. A table's types have code of its owner's (casts, domains, output functions),
+    /// which must not run with more rights than the owner has: a creator who could become the owner
+    /// is taken for it.
     fn role(&self, relation: &PgRelation) -> Option<pg_sys::Oid> {
-        if self.kind == "custom" { role_of_name(&self.created_by) } else { Some(owner_of(relation)) }
+        let owner = owner_of(relation);
+        if self.kind != "custom" {
+            return Some(owner);
+        }
+        role_of_name(&self.created_by).map(|by| if has_rights_of(by, owner) { owner } else { by })
     }
 
     fn run(

@@ -9,9 +9,9 @@ use crate::failure;
 use crate::identity::{current_role, is_admin, restricted};
 use crate::subtransaction::attempt;
 
-/// The table, where it can be watched and the caller may have a trigger on it. An administrator of
-/// klaxon's is none of other people's tables: he may end a watch over one, and begin none.
-pub fn checked_target(target: Option<pg_sys::Oid>, ends: bool) -> PgRelation {
+/// The table, where the caller may have a trigger on it and it can have one. An administrator of
+/// klaxon has no right to other people's tables by that: it may only end their watchers.
+pub fn checked_target(target: Option<pg_sys::Oid>, ending: bool) -> PgRelation {
     let oid = target.unwrap_or_else(|| null("target", "Name the table to watch."));
     let Some(relation) = super::relation(oid) else {
         failure::raise(
@@ -40,7 +40,7 @@ pub fn checked_target(target: Option<pg_sys::Oid>, ends: bool) -> PgRelation {
             "Subscribe to the event types it emits.",
         );
     }
-    if !(ends && is_admin()) && !may_have_trigger(relation.oid()) {
+    if !(ending && is_admin()) && !may_have_trigger(relation.oid()) {
         failure::raise(
             PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
             format!("permission denied: watching {name} takes the TRIGGER privilege on it"),
