@@ -2594,7 +2594,7 @@ COMMENT ON FUNCTION klaxon.drop_watchers(regclass) IS 'Removes a table''s watche
 
 -- What the watchers' queries returned, with the owner's rights.
 CREATE FUNCTION klaxon.emit_watched(by text, types text[], projects text[], payloads text[], keys text[], agains boolean[]) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, klaxon, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, klaxon, pg_temp SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
     IF 'agent' = ANY (types) THEN
         IF agains[1] THEN
@@ -2639,7 +2639,7 @@ $$;
 COMMENT ON FUNCTION klaxon.emit_watched(text, text[], text[], text[], text[], boolean[]) IS 'Emits what a watcher''s query returned';
 
 CREATE FUNCTION klaxon.touch_watched_agents(by text, projects text[], payloads text[]) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, klaxon, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, klaxon, pg_temp SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
     -- Locked one after the other in one order, as every writer of them does.
     PERFORM FROM klaxon.agent AS a

@@ -4,8 +4,13 @@
 //! watcher's creator, or of the table's owner where the query is ours, in the restricted context that
 //! Postgres uses for index expressions. Only what it returned is written with the extension's.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
+use pgrx::spi::OwnedPreparedStatement;
 use pgrx::{PgRelation, Spi};
 
 use crate::failure;
@@ -234,7 +239,8 @@ fn evaluate(query: &str, rows: Option<(i64, i64)>, trigger: Option<&PgTrigger<'_
     let (first, last) = rows.unzip();
     with_transition_tables(trigger, |client| {
         let mut found = Found::default();
-        for row in client.update(query, None, &[first.into(), last.into()])? {
+        let plan = plan(client, query)?;
+        for row in client.update(&*plan, None, &[first.into(), last.into()])? {
             // A payload that is null is none: the event carries nothing.
             found.types.push(row.get::<String>(2)?.unwrap_or_default());
             found.projects.push(row.get::<String>(3)?);
@@ -258,6 +264,29 @@ fn is_paired(trigger: &PgTrigger<'_>) -> bool {
     unsafe {
         pg_sys::tuplestore_tuple_count(data.tg_oldtable) == pg_sys::tuplestore_tuple_count(data.tg_newtable)
     }
+}
+
+thread_local! {
+    /// Planned once a backend: planning takes longer than a row does. Postgres plans anew by itself
+    /// where a table has changed, and a watcher that has changed has another query.
+    static PLANS: RefCell<HashMap<String, Rc<OwnedPreparedStatement>>> = RefCell::default();
+}
+
+/// Plans a backend keeps before it starts anew.
+const KEPT: usize = 256;
+
+fn plan(client: &spi::SpiClient<'_>, query: &str) -> spi::Result<Rc<OwnedPreparedStatement>> {
+    if let Some(plan) = PLANS.with_borrow(|plans| plans.get(query).cloned()) {
+        return Ok(plan);
+    }
+    let plan = Rc::new(client.prepare(query, &[PgOid::BuiltIn(PgBuiltInOids::INT8OID); 2])?.keep());
+    PLANS.with_borrow_mut(|plans| {
+        if plans.len() >= KEPT {
+            plans.clear();
+        }
+        plans.insert(query.to_owned(), Rc::clone(&plan));
+    });
+    Ok(plan)
 }
 
 fn count_rows(trigger: Option<&PgTrigger<'_>>) -> i64 {

@@ -60,6 +60,15 @@ SELECT klaxon.emit_watched('x', '{order.paid}', '{NULL}', '{"{}"}', '{NULL}', '{
 SELECT klaxon.poll_watcher(1);
 SET ROLE watch_writer;
 SELECT klaxon.watch('"My App"."Orders"', 'order.paid');
+-- Not even an administrator of klaxon's reads other people's rows; ending a watch reads nothing.
+RESET ROLE;
+CREATE ROLE watch_boss IN ROLE klaxon_admin;
+GRANT USAGE ON SCHEMA "My App" TO watch_boss;
+CREATE TABLE "My App".others (id int);
+SET ROLE watch_boss;
+SELECT klaxon.watch('"My App".others', 'order.paid');
+SELECT klaxon.watch_runs('"My App".others', '{"run_id": "id", "status": "id"}');
+SELECT klaxon.unwatch('"My App".others');
 RESET ROLE;
 
 -- A row that raises is skipped and recorded, the others are told of; or it aborts the statement.
@@ -181,4 +190,4 @@ SELECT count(*) FROM klaxon.event;
 SELECT count(*) FROM pg_trigger WHERE tgrelid = '"My App".tasks'::regclass;
 SELECT count(*) FROM klaxon.watcher_error AS e JOIN klaxon.watcher AS w ON w.id = e.watcher_id WHERE w.kind <> 'custom';
 DROP SCHEMA "My App" CASCADE;
-DROP ROLE watch_app, watch_other, watch_writer;
+DROP ROLE watch_app, watch_other, watch_writer, watch_boss;

@@ -23,6 +23,7 @@ mod pagerduty;
 mod sanitise;
 mod slack;
 mod telegram;
+mod template;
 mod webhook;
 
 use message::Message;

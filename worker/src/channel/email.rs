@@ -147,6 +147,11 @@ fn html(message: &Message<'_>) -> String {
     } else {
         format!("<ul style=\"padding-left:20px\">{failures}</ul>")
     };
+    let body: String = message
+        .body
+        .iter()
+        .map(|body| format!("<p style=\"white-space:pre-line\">{}</p>", escape(body)))
+        .collect();
     let held = message.held_back().map(|held| format!("<p>{}</p>", escape(&held))).unwrap_or_default();
     let link = message
         .link
@@ -161,7 +166,7 @@ fn html(message: &Message<'_>) -> String {
     format!(
         "<!doctype html><html><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\"></head>\
          <body style=\"font:16px/1.45 system-ui,sans-serif;color:#222;max-width:640px;margin:0 auto;padding:16px\">\
-         <h1 style=\"font-size:20px;margin:0 0 12px\">{}</h1><table style=\"border-collapse:collapse\">{rows}</table>{failures}{held}{link}\
+         <h1 style=\"font-size:20px;margin:0 0 12px\">{}</h1>{body}<table style=\"border-collapse:collapse\">{rows}</table>{failures}{held}{link}\
          <p style=\"color:#888;font-size:13px\">{}, {}</p></body></html>",
         escape(&message.title),
         escape(&message.channel.name),

@@ -160,3 +160,41 @@ fn pagerduty() {
 fn discord() {
     golden(Kind::Discord, json!({"webhook_url": "https://discord.com/api/webhooks/1/x"}));
 }
+
+#[test]
+fn a_template_speaks_in_every_kind_but_a_webhooks() {
+    let template =
+        json!({"title": "{{ data.task_name }} broke", "body": "Look at <{{ data.queue }}> & {{ severity }}"});
+    let with = |mut config: Value| {
+        config["template"] = template.clone();
+        config
+    };
+    for (kind, config, said) in [
+        (Kind::Slack, json!({"webhook_url": "https://hooks.slack.com/services/T/B/x"}), "& error"),
+        (Kind::Telegram, json!({"bot_token": "12:Ab", "chat_id": "-100"}), "&lt;payments&gt; &amp; error"),
+        (
+            Kind::Discord,
+            json!({"webhook_url": "https://discord.com/api/webhooks/1/x"}),
+            "payments\\\\> & error",
+        ),
+        (
+            Kind::Pagerduty,
+            json!({"integration_key": "0123456789abcdef0123456789abcdef"}),
+            "Look at <payments> & error",
+        ),
+        (
+            Kind::Email,
+            json!({"smtp_host": "smtp.example.com", "from_addr": "klaxon@example.com", "to_addrs": ["ann@example.com"]}),
+            "&lt;payments&gt; &amp; error",
+        ),
+    ] {
+        let all = rendered(&channel(kind, with(config)));
+        let (_, message) = all.split_once("=== task.failed").unwrap();
+        let (message, _) = message.split_once("\n=== ").unwrap();
+        assert!(message.contains("billing.tasks.charge broke"), "{kind:?}: {message}");
+        assert!(message.contains(said), "{kind:?}: {message}");
+        assert!(!message.contains("Queue"), "{kind:?}: the text stands in the place of the facts: {message}");
+    }
+    let webhook = rendered(&channel(Kind::Webhook, with(json!({"url": "https://hooks.example.com/x"}))));
+    assert!(!webhook.contains("broke"), "a webhook's body is for programs");
+}

@@ -8,8 +8,10 @@ use serde_json::value::RawValue;
 use url::Url;
 
 use super::digest::{Digest, Entry};
-use super::{Channel, CourierOptions, Delivery};
+use super::{Channel, CourierOptions, Delivery, template};
 
+/// Characters of a heading.
+const TITLE: usize = 200;
 /// Failures shown at most.
 const FAILURES: usize = 3;
 /// Characters of one failure.
@@ -27,6 +29,8 @@ pub struct Message<'a> {
     pub payload: RawPayload<'a>,
     /// What it lists, where it is a digest.
     pub digest: Option<Digest>,
+    /// What the channel's template says in the place of facts and failures.
+    pub body: Option<String>,
     /// The heading.
     pub title: String,
     /// Where to read on, as it was given.
@@ -54,8 +58,9 @@ impl<'a> Message<'a> {
             None => title(&delivery.event_type, name, &payload),
         };
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        Self {
+        let mut message = Self {
             digest,
+            body: None,
             title,
             link: url.as_deref().and_then(link).map(String::from),
             url,
@@ -64,7 +69,14 @@ impl<'a> Message<'a> {
             channel,
             options,
             now: i64::try_from(now.as_secs()).unwrap_or_default(),
+        };
+        let rules = channel.settings.as_ref().ok().map(|settings| &settings.delivery);
+        if let Some(template) = rules.and_then(|rules| rules.template.as_ref()) {
+            let words = template::words(template, &message);
+            message.title = words.title.map_or(message.title, |title| one_line(&title, TITLE));
+            message.body = words.body;
         }
+        message
     }
 
     /// When it happened, RFC 3339 in UTC.
@@ -77,6 +89,9 @@ impl<'a> Message<'a> {
 
     /// Label and value of what is known, in order of what people look for.
     pub fn facts(&self) -> Vec<(String, String)> {
+        if self.body.is_some() {
+            return Vec::new();
+        }
         if let Some(digest) = &self.digest {
             return digest.kinds.clone();
         }
@@ -113,6 +128,9 @@ impl<'a> Message<'a> {
 
     /// Up to three failures, or a digest's events, each a line.
     pub fn entries(&self) -> Vec<Entry> {
+        if self.body.is_some() {
+            return Vec::new();
+        }
         if let Some(digest) = &self.digest {
             let rest = digest.rest().map(|title| Entry { title, link: None });
             return digest.entries.iter().cloned().chain(rest).collect();
@@ -138,6 +156,7 @@ impl<'a> Message<'a> {
     /// Title, facts, entries and what was held back, as plain lines.
     pub fn plain(&self) -> String {
         let mut lines = vec![self.title.clone(), String::new()];
+        lines.extend(self.body.clone());
         lines.extend(self.facts().into_iter().map(|(label, value)| format!("{label}: {value}")));
         let entries = self.entries();
         if !entries.is_empty() {

@@ -80,6 +80,9 @@ fn details(message: &Message<'_>) -> serde_json::Value {
     for (label, value) in message.facts() {
         details.insert(label.to_lowercase(), value.into());
     }
+    if let Some(body) = &message.body {
+        details.insert("text".into(), body.as_str().into());
+    }
     let entries: Vec<String> = message.entries().into_iter().map(|entry| entry.title).collect();
     if !entries.is_empty() {
         let label = if message.digest.is_some() { "events" } else { "failures" };

@@ -82,6 +82,9 @@ fn body(message: &Message<'_>) -> Value {
     if !fields.is_empty() {
         blocks.push(json!({"type": "section", "fields": fields}));
     }
+    if let Some(body) = &message.body {
+        blocks.push(json!({"type": "section", "text": plain(body, TEXT)}));
+    }
     let entries = message.entries();
     if !entries.is_empty() {
         let list: Vec<String> = entries.iter().map(|entry| format!("• {}", entry.title)).collect();
