@@ -1,6 +1,6 @@
 -- Events from ordinary tables. A watcher is two statement-level triggers and the query they run over
--- the statement's rows, whatever their number: {target} in it stands for the table's name, $1 for one
--- row's number or null for all. It runs with the rights of the watcher's creator, or where the library
+-- the statement's rows, whatever their number: {target} in it stands for the table's name, $1 and $2 for
+-- the numbers of the first row and the last, or null for all. It runs with the rights of the watcher's creator, or where the library
 -- wrote all of it with those of the table's owner; what it returns is emitted with the extension
 -- owner's, since who writes a watched table needs no right of klaxon's.
 CREATE TABLE klaxon.watcher (
@@ -69,9 +69,12 @@ COMMENT ON COLUMN klaxon.seen_signature.seen_at IS 'When it was seen first';
 -- number of a row is what pairs them. After an INSERT every field of OLD is null.
 CREATE FUNCTION klaxon.watch_source(operation text) RETURNS text
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, klaxon, pg_temp AS $$
-    SELECT '(SELECT row_number() OVER () AS n, t AS r FROM klaxon_new AS t) AS n_ '
+    -- The alias is one that no column has: a column of the alias' name would be meant by it. OFFSET keeps
+    -- the conditions of others from being tried on rows that are not asked for.
+    SELECT '(SELECT * FROM (SELECT row_number() OVER () AS n, klaxon_row AS r FROM klaxon_new AS klaxon_row) AS s '
+        || 'WHERE $1::bigint IS NULL OR n BETWEEN $1 AND $2::bigint OFFSET 0) AS n_ '
         || CASE operation
-            WHEN 'update' THEN 'JOIN (SELECT row_number() OVER () AS n, t AS r FROM klaxon_old AS t) AS o_ ON o_.n = n_.n '
+            WHEN 'update' THEN 'JOIN (SELECT row_number() OVER () AS n, klaxon_row AS r FROM klaxon_old AS klaxon_row) AS o_ ON o_.n = n_.n '
                 'CROSS JOIN LATERAL (SELECT (n_.r).*) AS new CROSS JOIN LATERAL (SELECT (o_.r).*) AS old'
             ELSE 'CROSS JOIN LATERAL (SELECT (n_.r).*) AS new CROSS JOIN LATERAL (SELECT (NULL::{target}).*) AS old'
         END
@@ -83,10 +86,10 @@ COMMENT ON FUNCTION klaxon.watch_source(text) IS 'The FROM clause of a watcher''
 CREATE FUNCTION klaxon.watch_custom(operation text, event text, condition text, payload text, project text) RETURNS text
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, klaxon, pg_temp AS $$
     -- Line feeds around an expression, so that a comment in it ends. A condition that does not look at OLD
-    -- says what a row is: it fires when that becomes true.
-    SELECT format(E'SELECT n_.n, %L::text AS type, (\n%s\n)::text AS project, (\n%s\n)::jsonb::text AS payload, NULL::text AS key, false AS again\nFROM %s\nWHERE ($1::bigint IS NULL OR n_.n = $1) AND (\n%s\n)%s ORDER BY n_.n',
-        event, coalesce(project, 'NULL'), coalesce(payload, 'to_jsonb(new)'), klaxon.watch_source(operation), coalesce(condition, 'true'),
-        CASE WHEN operation = 'update' AND condition !~* '\mold\M'
+    -- (the word in a string or a comment does not) says what a row is: it fires when that becomes true.
+    SELECT format(E'SELECT n_.n, %L::text AS type, (\n%s\n)::text AS project, (\n%s\n)::jsonb::text AS payload, NULL::text AS key, false AS again\nFROM %s\nWHERE (\n%s\n)%s ORDER BY n_.n',
+        event, coalesce(project, 'NULL'), coalesce(payload, 'to_jsonb(n_.r)'), klaxon.watch_source(operation), coalesce(condition, 'true'),
+        CASE WHEN operation = 'update' AND regexp_replace(condition, '''[^'']*''|--[^\n]*', '', 'g') !~* '\mold\M'
              THEN format(E' AND NOT coalesce((SELECT (\n%s\n) FROM (SELECT (o_.r).*) AS new), false)', condition) ELSE '' END)
 $$;
 COMMENT ON FUNCTION klaxon.watch_custom(text, text, text, text, text) IS 'The query of a custom watcher';
@@ -205,7 +208,6 @@ BEGIN
            coalesce(coalesce(%6$s, 0) > 0 OR %4$s = 'failed', false) AS had_failed, %7$s AS flaky_tests, %8$s AS flakiness_rate, %9$s AS total_tests,
            %10$s AS duration_ms, %11$s AS signature, %12$s AS had_signature, %13$s AS top_failures, %14$s AS payload%15$s
     FROM %16$s
-    WHERE ($1::bigint IS NULL OR n_.n = $1)
 ), ended AS (
     SELECT c.*, c.was IS DISTINCT FROM c.status AS reached, c.was IS NOT NULL AND c.was NOT IN %17$s AS again
     FROM changed AS c WHERE c.status IN %17$s
@@ -258,7 +260,6 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, klaxon, pg_temp AS $$
            CASE WHEN %10$s IN ('failure', 'failed') THEN 'task.failed' WHEN %10$s IN ('success', 'succeeded') THEN 'task.succeeded' WHEN %10$s IN ('retry', 'retried') THEN 'task.retried' END AS type,
            CASE WHEN %11$s IN ('failure', 'failed') THEN 'task.failed' WHEN %11$s IN ('success', 'succeeded') THEN 'task.succeeded' WHEN %11$s IN ('retry', 'retried') THEN 'task.retried' END AS had_type
     FROM %12$s
-    WHERE ($1::bigint IS NULL OR n_.n = $1)
 )
 SELECT x.n, x.type, x.project, x.payload::text AS payload, x.key, x.again FROM (
     SELECT c.n, 1 AS place, c.type, c.project, c.payload, concat_ws('/', %13$L, c.task_id, c.attempt, c.type) AS key, %14$L = 'update' AS again
@@ -299,7 +300,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, klaxon, pg_temp AS $$
        jsonb_build_object('agent_id', %2$s, 'agent_name', %3$s, 'timeout', %4$s, 'last_seen_at', coalesce(%5$s, clock_timestamp()))::text AS payload,
        NULL::text AS key, false AS again
 FROM %6$s
-WHERE ($1::bigint IS NULL OR n_.n = $1) ORDER BY n_.n$query$,
+ORDER BY n_.n$query$,
         klaxon.watch_field(mapped, 'new', 'project', 'text'), klaxon.watch_field(mapped, 'new', 'agent_id', 'text'), klaxon.watch_field(mapped, 'new', 'agent_name', 'text'),
         -- An interval, or a number of seconds.
         CASE WHEN (SELECT a.atttypid FROM pg_attribute AS a WHERE a.attrelid = target AND a.attname = mapped ->> 'timeout') = 'interval'::regtype

@@ -40,7 +40,7 @@ impl Caught {
 /// Runs something in a subtransaction.
 ///
 /// # Errors
-/// What it raised; except cancels and shutdowns, which go on.
+/// What it raised; except cancels, shutdowns, and what the whole transaction has to be tried again for.
 #[allow(unsafe_code)]
 pub fn attempt<T>(work: impl FnOnce() -> T) -> Result<T, Caught> {
     let name = CString::default();
@@ -57,7 +57,9 @@ pub fn attempt<T>(work: impl FnOnce() -> T) -> Result<T, Caught> {
                         PgSqlErrorCode::ERRCODE_QUERY_CANCELED
                         | PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN
                         | PgSqlErrorCode::ERRCODE_CRASH_SHUTDOWN
-                        | PgSqlErrorCode::ERRCODE_DATABASE_DROPPED => error.rethrow(),
+                        | PgSqlErrorCode::ERRCODE_DATABASE_DROPPED
+                        | PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE
+                        | PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED => error.rethrow(),
                         code => Err(Caught {
                             code,
                             message: report.message().to_owned(),

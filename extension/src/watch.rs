@@ -28,10 +28,20 @@ const EMIT: &str = "SELECT klaxon.emit_watched($1, $2, $3, $4, $5, $6)";
 const CREATE: &str = "SELECT klaxon.create_watcher($1, $2::pg_catalog.regclass, $3, $4, $5, $6, $7, $8)";
 const RECORD: &str =
     "INSERT INTO klaxon.watcher_error (watcher_id, row, sqlstate, message) VALUES ($1, $2, $3, $4)";
+/// What the clock meets it meets every second: once in ten minutes is enough to know.
+const RECORD_ONCE: &str = "
+    INSERT INTO klaxon.watcher_error (watcher_id, sqlstate, message)
+    SELECT $1::bigint, $2::pg_catalog.text, $3::pg_catalog.text WHERE NOT EXISTS (
+        SELECT FROM klaxon.watcher_error AS e
+        WHERE e.failed_at OPERATOR(pg_catalog.>) (pg_catalog.now() OPERATOR(pg_catalog.-) '10 min'::pg_catalog.interval)
+          AND e.watcher_id OPERATOR(pg_catalog.=) $1 AND e.message OPERATOR(pg_catalog.=) $3)";
 const ROW: &str = "
-    SELECT pg_catalog.left(s.t::text, 1000)
-    FROM (SELECT pg_catalog.row_number() OVER () AS n, t FROM klaxon_new AS t) AS s
+    SELECT pg_catalog.left(s.r::text, 1000)
+    FROM (SELECT pg_catalog.row_number() OVER () AS n, klaxon_row AS r FROM klaxon_new AS klaxon_row) AS s
     WHERE s.n OPERATOR(pg_catalog.=) $1";
+/// Rows of one statement that are looked for one by one. Finding each costs a few passes over the
+/// statement's rows, and a writer must not wait for thousands of them.
+const BLAMED: usize = 100;
 
 /// A watcher, as its row says.
 struct Watcher {
@@ -114,25 +124,45 @@ impl Watcher {
             Some(role) => role,
             None => {
                 let gone = format!("role \"{}\", who made it, does not exist", self.created_by);
-                return self.refuse(&Caught::invalid(gone), None);
+                let gone = Caught::invalid(gone);
+                return if trigger.is_some() { self.refuse(&gone, None) } else { self.record_once(&gone) };
             }
         };
-        let Err(whole) = attempt(|| self.run(by, role, &query, None, trigger)) else { return };
+        let run = |rows| attempt(|| self.run(by, role, &query, rows, trigger));
+        let Err(whole) = run(None) else { return };
         if trigger.is_none() {
-            return self.refuse(&whole, None);
+            return self.record_once(&whole);
         }
         let count = attempt(|| run_as(role, || count_rows(trigger))).unwrap_or_default();
-        let mut blamed = 0;
-        for number in 1..=count {
-            if let Err(caught) = attempt(|| self.run(by, role, &query, Some(number), trigger)) {
-                blamed += 1;
-                let row = attempt(|| run_as(role, || row_text(trigger, number))).ok().flatten();
-                self.refuse(&caught, row.as_deref());
-            }
+        // Where it fails on no row at all it is the query that is broken, and no row is to blame.
+        if count == 0 || run(Some((0, 0))).is_err() {
+            return self.refuse(&whole, None);
         }
-        if blamed == 0 && count != 1 {
-            // No row by itself: what they are together, or the query with any.
-            self.refuse(&whole, None);
+        let mut blamed = 0;
+        let mut failed = vec![((1, count), whole)];
+        while let Some(((first, last), caught)) = failed.pop() {
+            if first == last || blamed == BLAMED {
+                let row = (first == last)
+                    .then(|| attempt(|| run_as(role, || row_text(trigger, first))).ok().flatten())
+                    .flatten();
+                let place = if first == last { format!("{first}") } else { format!("{first} to {last}") };
+                self.refuse(&caught, Some(self.row_named(&relation, row, &place)));
+                blamed += usize::from(first == last);
+                continue;
+            }
+            // Both halves before either is looked into, so that what is sound is told of in order.
+            let middle = first + (last - first) / 2;
+            let halves = [(first, middle), (middle + 1, last)];
+            let results: Vec<_> = halves.into_iter().map(|rows| (rows, run(Some(rows)))).collect();
+            failed.extend(results.into_iter().rev().filter_map(|(rows, r)| r.err().map(|e| (rows, e))));
+        }
+    }
+
+    /// The row, for the error that a writer sees only where it may see rows of the table.
+    fn row_named(&self, relation: &PgRelation, row: Option<String>, place: &str) -> String {
+        match row {
+            Some(row) if !self.fails || check::may_read(relation) => row,
+            _ => format!("number {place} of the statement"),
         }
     }
 
@@ -152,17 +182,17 @@ impl Watcher {
         by: &str,
         role: pg_sys::Oid,
         query: &str,
-        row: Option<i64>,
+        rows: Option<(i64, i64)>,
         trigger: Option<&PgTrigger<'_>>,
     ) {
-        let found = run_as(role, || evaluate(query, row, trigger));
+        let found = run_as(role, || evaluate(query, rows, trigger));
         if !found.types.is_empty() {
             as_owner(|| found.emit(by)).unwrap_or_else(|error| internal(&error));
         }
     }
 
     /// Aborts the writer's statement, or writes down what was skipped.
-    fn refuse(&self, caught: &Caught, row: Option<&str>) {
+    fn refuse(&self, caught: &Caught, row: Option<String>) {
         if self.fails {
             failure::raise(
                 caught.code,
@@ -175,6 +205,13 @@ impl Watcher {
         let arguments: [DatumWithOid<'_>; 4] =
             [self.id.into(), row.into(), state.into(), caught.message.as_str().into()];
         as_owner(|| Spi::run_with_args(RECORD, &arguments)).unwrap_or_else(|error| internal(&error));
+    }
+
+    /// The clock aborts nobody's statement, whatever `on_error` says, and goes on to the next watcher.
+    fn record_once(&self, caught: &Caught) {
+        let arguments: [DatumWithOid<'_>; 3] =
+            [self.id.into(), caught.sqlstate().into(), caught.message.as_str().into()];
+        as_owner(|| Spi::run_with_args(RECORD_ONCE, &arguments)).unwrap_or_else(|error| internal(&error));
     }
 }
 
@@ -194,11 +231,12 @@ impl Found {
     }
 }
 
-fn evaluate(query: &str, row: Option<i64>, trigger: Option<&PgTrigger<'_>>) -> Found {
+fn evaluate(query: &str, rows: Option<(i64, i64)>, trigger: Option<&PgTrigger<'_>>) -> Found {
+    let (first, last) = rows.unzip();
     with_transition_tables(trigger, |client| {
         let mut found = Found::default();
         let plan = plan(client, query)?;
-        for row in client.update(&*plan, None, &[row.into()])? {
+        for row in client.update(&*plan, None, &[first.into(), last.into()])? {
             // A payload that is null is none: the event carries nothing.
             found.types.push(row.get::<String>(2)?.unwrap_or_default());
             found.projects.push(row.get::<String>(3)?);
@@ -223,7 +261,8 @@ fn plan(client: &spi::SpiClient<'_>, query: &str) -> spi::Result<Rc<OwnedPrepare
     if let Some(plan) = PLANS.with_borrow(|plans| plans.get(query).cloned()) {
         return Ok(plan);
     }
-    let plan = Rc::new(client.prepare(query, &[PgOid::BuiltIn(PgBuiltInOids::INT8OID)])?.keep());
+    let number = PgOid::BuiltIn(PgBuiltInOids::INT8OID);
+    let plan = Rc::new(client.prepare(query, &[number, number])?.keep());
     PLANS.with_borrow_mut(|plans| {
         if plans.len() >= KEPT {
             plans.clear();
