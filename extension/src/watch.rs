@@ -279,7 +279,8 @@ fn plan(client: &spi::SpiClient<'_>, query: &str) -> spi::Result<Rc<OwnedPrepare
     if let Some(plan) = PLANS.with_borrow(|plans| plans.get(query).cloned()) {
         return Ok(plan);
     }
-    let plan = Rc::new(client.prepare(query, &[PgOid::BuiltIn(PgBuiltInOids::INT8OID); 2])?.keep());
+    let number = PgOid::BuiltIn(PgBuiltInOids::INT8OID);
+    let plan = Rc::new(client.prepare(query, &[number, number])?.keep());
     PLANS.with_borrow_mut(|plans| {
         if plans.len() >= KEPT {
             plans.clear();
