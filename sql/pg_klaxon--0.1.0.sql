@@ -426,6 +426,16 @@ AS 'MODULE_PATHNAME', 'replay_wrapper';
 /* </end connected objects> */
 
 /* <begin connected objects> */
+-- pg_klaxon::redeliver::request_channel_test
+CREATE  FUNCTION "request_channel_test"(
+	"channel" TEXT /* Option < & str > */
+) RETURNS uuid /* pgrx :: Uuid */
+VOLATILE
+LANGUAGE c /* Rust */
+AS 'MODULE_PATHNAME', 'request_channel_test_wrapper';
+/* </end connected objects> */
+
+/* <begin connected objects> */
 -- pg_klaxon::redeliver::retry_dead
 CREATE  FUNCTION "retry_dead"(
 	"channel" TEXT DEFAULT NULL, /* Option < & str > */
@@ -2701,6 +2711,108 @@ COMMENT ON FUNCTION klaxon.unwatch(regclass) IS 'Ends a table''s watchers; retur
 /* <begin connected objects> */
 -- requires:
 --   watcher
+--   redeliver::request_channel_test
+
+-- A test message through the real worker. For a saved channel it is a delivery like any other, of an event
+-- that is matched by nobody: what the log says of it is the answer.
+CREATE TABLE klaxon.channel_test (
+    delivery_id   uuid PRIMARY KEY,
+    principal     text NOT NULL,
+    requested_at  timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE INDEX channel_test_principal_idx ON klaxon.channel_test (principal, requested_at);
+COMMENT ON TABLE  klaxon.channel_test IS 'Tests of the last minute, to bound them';
+COMMENT ON COLUMN klaxon.channel_test.delivery_id IS 'The delivery';
+COMMENT ON COLUMN klaxon.channel_test.principal IS 'Who asked for it';
+COMMENT ON COLUMN klaxon.channel_test.requested_at IS 'When';
+
+-- With the owner's rights, which request_channel_test has taken by then: it has asked who calls, and
+-- whether that may edit the channel.
+CREATE FUNCTION klaxon.create_channel_test(tested bigint, by text) RETURNS uuid
+LANGUAGE plpgsql SET search_path = pg_catalog, klaxon, pg_temp AS $$
+DECLARE
+    delivery uuid := klaxon.uuid_v7();
+    event_id uuid := klaxon.uuid_v7();
+    c klaxon.channel;
+BEGIN
+    DELETE FROM klaxon.channel_test AS t WHERE t.requested_at < clock_timestamp() - interval '1 min';
+    IF (SELECT count(*) FROM klaxon.channel_test AS t WHERE t.principal = by) >= 10 THEN
+        RAISE EXCEPTION 'principal "%" has tested channels 10 times within a minute', by
+            USING ERRCODE = '53400', HINT = 'Wait a minute.';
+    END IF;
+    SELECT * INTO STRICT c FROM klaxon.channel WHERE id = tested;
+    INSERT INTO klaxon.channel_test (delivery_id, principal) VALUES (delivery, by);
+    -- Another transaction's time: such an event is kept and not matched.
+    INSERT INTO klaxon.event (id, type, project, payload, emitted_by, created_at)
+    VALUES (event_id, 'test.dispatch', c.project, jsonb_build_object('channel', c.name), by, now() - interval '1 us');
+    INSERT INTO klaxon.outbox (id, event_id, event_type, project, channel_id, shard)
+    VALUES (delivery, event_id, 'test.dispatch', c.project, c.id, c.id & 63);
+    RETURN delivery;
+END
+$$;
+COMMENT ON FUNCTION klaxon.create_channel_test(bigint, text) IS 'Writes the test delivery of a channel';
+COMMENT ON FUNCTION klaxon.request_channel_test(text) IS 'Has a channel that one may edit tested; returns the delivery''s id';
+
+CREATE FUNCTION klaxon.channel_test_answer(
+    delivery uuid, OUT success boolean, OUT status_code integer, OUT error text, OUT response_body text
+)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, klaxon, pg_temp AS $$
+BEGIN
+    -- Rights of the owner: who tests a channel without a subscription of its own sees no attempts. Ids of
+    -- deliveries cannot be guessed, and those of tests alone are answered.
+    SELECT d.status = 'sent', d.response_code, d.error, d.response_body INTO success, status_code, error, response_body
+    FROM klaxon.delivery AS d JOIN klaxon.channel_test AS t ON t.delivery_id = d.delivery_id
+    WHERE d.delivery_id = channel_test_answer.delivery ORDER BY d.seq LIMIT 1;
+END
+$$;
+COMMENT ON FUNCTION klaxon.channel_test_answer(uuid) IS 'What came of a test; nulls where nothing has yet';
+
+CREATE FUNCTION klaxon.end_channel_test(delivery uuid) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, klaxon, pg_temp AS $$
+BEGIN
+    -- Rights of the owner: a test that nobody waits for any more is not to be sent, nor kept as dead.
+    IF EXISTS (SELECT FROM klaxon.channel_test AS t WHERE t.delivery_id = end_channel_test.delivery) THEN
+        DELETE FROM klaxon.outbox AS o WHERE o.id = end_channel_test.delivery;
+        DELETE FROM klaxon.dead_letter AS d WHERE d.id = end_channel_test.delivery;
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION klaxon.end_channel_test(uuid) IS 'Takes back what is left of a test';
+
+-- No SET here: a procedure with one may not commit, and what is not committed no worker sees. So every
+-- name has its schema.
+CREATE PROCEDURE klaxon.test_channel(
+    channel text, INOUT success boolean DEFAULT NULL, INOUT status_code integer DEFAULT NULL,
+    INOUT error text DEFAULT NULL, INOUT response_body text DEFAULT NULL
+)
+LANGUAGE plpgsql AS $$
+DECLARE
+    delivery pg_catalog.uuid := klaxon.request_channel_test(channel);
+    until pg_catalog.timestamptz := pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) pg_catalog.make_interval(secs => 15);
+BEGIN
+    COMMIT;
+    LOOP
+        SELECT a.success, a.status_code, a.error, a.response_body INTO success, status_code, error, response_body
+        FROM klaxon.channel_test_answer(delivery) AS a;
+        EXIT WHEN success IS NOT NULL OR pg_catalog.clock_timestamp() OPERATOR(pg_catalog.>) until;
+        -- So that nothing waits for this transaction meanwhile.
+        COMMIT;
+        PERFORM pg_catalog.pg_sleep(0.05);
+    END LOOP;
+    IF success IS NULL THEN
+        success := false;
+        error := 'no worker has answered within 15 s';
+    END IF;
+    PERFORM klaxon.end_channel_test(delivery);
+END
+$$;
+COMMENT ON PROCEDURE klaxon.test_channel(text, boolean, integer, text, text) IS
+    'Sends a test message to a channel one may edit, through the worker, and says within 15 s what came of it; not within a transaction block; at most 10 a minute a principal';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- requires:
+--   channel_test
 --   identity::version
 --   explain::explain_event
 --   redeliver::retry_dead
@@ -2721,11 +2833,12 @@ COMMENT ON FUNCTION klaxon.replay(text, timestamptz, timestamptz, text[], boolea
 -- met there.
 ALTER FUNCTION klaxon.explain_event(text, jsonb, text) SET search_path = pg_catalog, klaxon, pg_temp;
 ALTER FUNCTION klaxon.retry_dead(text, timestamptz, uuid) SET search_path = pg_catalog, klaxon, pg_temp;
+ALTER FUNCTION klaxon.request_channel_test(text) SET search_path = pg_catalog, klaxon, pg_temp;
 ALTER FUNCTION klaxon.replay(text, timestamptz, timestamptz, text[], boolean) SET search_path = pg_catalog, klaxon, pg_temp;
 
 REVOKE ALL ON ALL TABLES IN SCHEMA klaxon FROM PUBLIC;
 REVOKE ALL ON ALL SEQUENCES IN SCHEMA klaxon FROM PUBLIC;
-REVOKE ALL ON ALL FUNCTIONS IN SCHEMA klaxon FROM PUBLIC;
+REVOKE ALL ON ALL ROUTINES IN SCHEMA klaxon FROM PUBLIC;
 
 GRANT EXECUTE ON FUNCTION klaxon.version(), klaxon.principal(), klaxon.uuid_v7()
     TO klaxon_emitter, klaxon_user, klaxon_app, klaxon_admin, klaxon_worker;
@@ -2747,8 +2860,9 @@ GRANT EXECUTE ON FUNCTION
     klaxon.mute(bigint, timestamptz), klaxon.unmute(bigint), klaxon.mark_read(bigint[]), klaxon.unread_count(),
     klaxon.digest_due(time, text, timestamptz), klaxon.check_public_key(text), klaxon.explain_event(text, jsonb, text),
     klaxon.retry_dead(text, timestamptz, uuid), klaxon.replay(text, timestamptz, timestamptz, text[], boolean),
-    klaxon.copy_channel(text, text)
+    klaxon.copy_channel(text, text), klaxon.request_channel_test(text), klaxon.channel_test_answer(uuid), klaxon.end_channel_test(uuid)
     TO klaxon_user, klaxon_app, klaxon_admin;
+GRANT EXECUTE ON PROCEDURE klaxon.test_channel(text, boolean, integer, text, text) TO klaxon_user, klaxon_app, klaxon_admin;
 GRANT EXECUTE ON FUNCTION klaxon.status() TO klaxon_user, klaxon_app, klaxon_admin, klaxon_worker;
 GRANT EXECUTE ON FUNCTION klaxon.prune(interval, interval, interval) TO klaxon_admin;
 
@@ -2802,7 +2916,7 @@ BEGIN
     FOREACH guarded IN ARRAY ARRAY[
         'project', 'member', 'event_type', 'channel', 'channel_secret', 'channel_state', 'subscription', 'subscription_channel',
         'subscription_pattern', 'default_subscription', 'event', 'event_key', 'inbox', 'agent', 'outbox', 'digest_item', 'dead_letter',
-        'cooldown', 'held_back', 'filter_error', 'delivery', 'config_change', 'watcher', 'watcher_error', 'seen_signature', 'audit_head', 'worker', 'deployment'
+        'cooldown', 'held_back', 'filter_error', 'delivery', 'config_change', 'watcher', 'watcher_error', 'channel_test', 'seen_signature', 'audit_head', 'worker', 'deployment'
     ] LOOP
         EXECUTE pg_catalog.format('ALTER TABLE klaxon.%I ENABLE ROW LEVEL SECURITY', guarded);
         EXECUTE pg_catalog.format('CREATE POLICY worker ON klaxon.%I TO klaxon_worker USING (true) WITH CHECK (true)', guarded);

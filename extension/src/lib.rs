@@ -115,10 +115,15 @@ extension_sql_file!(
     ]
 );
 extension_sql_file!(
+    "../../sql/channel_test.sql",
+    name = "channel_test",
+    requires = ["watcher", redeliver::request_channel_test]
+);
+extension_sql_file!(
     "../../sql/policy.sql",
     name = "policy",
     requires =
-        ["watcher", identity::version, explain::explain_event, redeliver::retry_dead, redeliver::replay]
+        ["channel_test", identity::version, explain::explain_event, redeliver::retry_dead, redeliver::replay]
 );
 extension_sql_file!("../../sql/dump.sql", name = "dump", requires = ["policy"], finalize);
 

@@ -5,6 +5,7 @@ use pgrx::prelude::*;
 
 use crate::failure;
 use crate::identity::{as_owner, is_admin, principal};
+use crate::subtransaction::attempt;
 use crate::wakeup::{self, Signal};
 
 const EDITABLE: &str = "
@@ -67,16 +68,7 @@ pub fn replay(
     let (until, dry_run) = (given("until", until), given("dry_run", dry_run));
     let events: Option<Vec<String>> =
         events.map(|events| events.into_iter().map(|event| given("an element of events", event)).collect());
-    let channels = editable(Some(channel));
-    let [id] = channels[..] else {
-        if channels.is_empty() {
-            unknown(channel);
-        }
-        failure::invalid(
-            format!("channel \"{channel}\" is the name of {} channels", channels.len()),
-            "Rename the one you mean.",
-        )
-    };
+    let id = the_one(channel);
     let arguments = |events: Option<Vec<String>>| -> [pgrx::datum::DatumWithOid<'static>; 4] {
         [id.into(), since.into(), until.into(), events.into()]
     };
@@ -100,6 +92,39 @@ pub fn replay(
         wakeup::at_commit(Signal::Outbox);
     }
     replayed
+}
+
+/// Has a channel that the caller may edit tested; returns the delivery's id.
+#[pg_extern(volatile)]
+pub fn request_channel_test(channel: Option<&str>) -> pgrx::Uuid {
+    let channel = given("channel", channel);
+    let id = the_one(channel);
+    let by = principal();
+    let delivery = attempt(|| {
+        as_owner(|| {
+            Spi::get_one_with_args::<pgrx::Uuid>(
+                "SELECT klaxon.create_channel_test($1, $2)",
+                &[id.into(), by.as_str().into()],
+            )
+        })
+    })
+    .unwrap_or_else(|caught| caught.raise())
+    .unwrap_or_else(|error| internal(&error));
+    wakeup::at_commit(Signal::Outbox);
+    delivery.expect("a test has a delivery")
+}
+
+/// The one channel of that name that the caller may edit.
+fn the_one(channel: &str) -> i64 {
+    let channels = editable(Some(channel));
+    match channels[..] {
+        [id] => id,
+        [] => unknown(channel),
+        _ => failure::invalid(
+            format!("channel \"{channel}\" is the name of {} channels", channels.len()),
+            "Rename the one you mean.",
+        ),
+    }
 }
 
 /// Channels of that name, or all, that the caller may edit; asked with the caller's own rights.

@@ -63,3 +63,21 @@ ROLLBACK;
 -- The superuser of a database may allow http.
 SET klaxon.allow_http = on;
 INSERT INTO klaxon.channel (name, kind, config) VALUES ('plain', 'webhook', '{"url": "http://example.com/"}');
+
+-- Who may edit a channel may test it; a test needs to commit.
+CREATE ROLE channel_alice IN ROLE klaxon_user;
+CREATE ROLE channel_nobody;
+SET ROLE channel_alice;
+CALL klaxon.test_channel('hook');
+CALL klaxon.test_channel(NULL);
+SELECT klaxon.create_channel_test(1, 'channel_alice');
+SELECT * FROM klaxon.channel_test_answer(gen_random_uuid());
+SELECT klaxon.end_channel_test(gen_random_uuid());
+SET ROLE channel_nobody;
+CALL klaxon.test_channel('hook');
+RESET ROLE;
+BEGIN;
+CALL klaxon.test_channel('hook');
+ROLLBACK;
+SELECT count(*) FROM klaxon.outbox;
+DROP ROLE channel_alice, channel_nobody;

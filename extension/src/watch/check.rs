@@ -64,6 +64,10 @@ fn may_have_trigger(relation: pg_sys::Oid) -> bool {
 /// Raises where an argument is no SQL expression of that type over NEW and OLD of the table.
 pub fn expression(argument: &str, text: Option<&str>, kind: &str, table: &str) {
     let Some(text) = text else { return };
+    // It would be taken for the table's name, which its owner may change to what he likes.
+    if text.contains("{target}") {
+        refuse(argument, "it contains {target}");
+    }
     // In WHERE, where neither an aggregate nor a set of rows may stand; of subqueries, which have no
     // system columns, as NEW and OLD have none. A condition without a cast: a number is none.
     let value = match kind {

@@ -16,6 +16,9 @@ use crate::metrics;
 use crate::schedule::{Pending, Ticket};
 use crate::settle::{Attempt, End, Outcome};
 
+/// The type of a channel's test.
+const TEST: &str = "test.dispatch";
+
 /// A delivery that has come back.
 #[derive(Debug)]
 pub struct Landing {
@@ -117,7 +120,11 @@ impl Landing {
             Verdict::Retry { after } => {
                 let own = self.route.channel.settings.as_ref().ok();
                 let own = own.and_then(|settings| settings.delivery.retry_schedule.as_deref());
-                let schedule = own.unwrap_or(&backoff::DEFAULT_SCHEDULE);
+                // Somebody waits for what a test says: it is not tried again.
+                let schedule = match self.row.event_type.as_str() {
+                    TEST => &[],
+                    _ => own.unwrap_or(&backoff::DEFAULT_SCHEDULE),
+                };
                 backoff::retry_delay(schedule, attempt, after, chance)
                     .map_or(End::Dead("retries exhausted"), End::Retry)
             }

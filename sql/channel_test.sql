@@ -1,0 +1,95 @@
+-- A test message through the real worker. For a saved channel it is a delivery like any other, of an event
+-- that is matched by nobody: what the log says of it is the answer.
+CREATE TABLE klaxon.channel_test (
+    delivery_id   uuid PRIMARY KEY,
+    principal     text NOT NULL,
+    requested_at  timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE INDEX channel_test_principal_idx ON klaxon.channel_test (principal, requested_at);
+COMMENT ON TABLE  klaxon.channel_test IS 'Tests of the last minute, to bound them';
+COMMENT ON COLUMN klaxon.channel_test.delivery_id IS 'The delivery';
+COMMENT ON COLUMN klaxon.channel_test.principal IS 'Who asked for it';
+COMMENT ON COLUMN klaxon.channel_test.requested_at IS 'When';
+
+-- With the owner's rights, which request_channel_test has taken by then: it has asked who calls, and
+-- whether that may edit the channel.
+CREATE FUNCTION klaxon.create_channel_test(tested bigint, by text) RETURNS uuid
+LANGUAGE plpgsql SET search_path = pg_catalog, klaxon, pg_temp AS $$
+DECLARE
+    delivery uuid := klaxon.uuid_v7();
+    event_id uuid := klaxon.uuid_v7();
+    c klaxon.channel;
+BEGIN
+    DELETE FROM klaxon.channel_test AS t WHERE t.requested_at < clock_timestamp() - interval '1 min';
+    IF (SELECT count(*) FROM klaxon.channel_test AS t WHERE t.principal = by) >= 10 THEN
+        RAISE EXCEPTION 'principal "%" has tested channels 10 times within a minute', by
+            USING ERRCODE = '53400', HINT = 'Wait a minute.';
+    END IF;
+    SELECT * INTO STRICT c FROM klaxon.channel WHERE id = tested;
+    INSERT INTO klaxon.channel_test (delivery_id, principal) VALUES (delivery, by);
+    -- Another transaction's time: such an event is kept and not matched.
+    INSERT INTO klaxon.event (id, type, project, payload, emitted_by, created_at)
+    VALUES (event_id, 'test.dispatch', c.project, jsonb_build_object('channel', c.name), by, now() - interval '1 us');
+    INSERT INTO klaxon.outbox (id, event_id, event_type, project, channel_id, shard)
+    VALUES (delivery, event_id, 'test.dispatch', c.project, c.id, c.id & 63);
+    RETURN delivery;
+END
+$$;
+COMMENT ON FUNCTION klaxon.create_channel_test(bigint, text) IS 'Writes the test delivery of a channel';
+COMMENT ON FUNCTION klaxon.request_channel_test(text) IS 'Has a channel that one may edit tested; returns the delivery''s id';
+
+CREATE FUNCTION klaxon.channel_test_answer(
+    delivery uuid, OUT success boolean, OUT status_code integer, OUT error text, OUT response_body text
+)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, klaxon, pg_temp AS $$
+BEGIN
+    -- Rights of the owner: who tests a channel without a subscription of its own sees no attempts. Ids of
+    -- deliveries cannot be guessed, and those of tests alone are answered.
+    SELECT d.status = 'sent', d.response_code, d.error, d.response_body INTO success, status_code, error, response_body
+    FROM klaxon.delivery AS d JOIN klaxon.channel_test AS t ON t.delivery_id = d.delivery_id
+    WHERE d.delivery_id = channel_test_answer.delivery ORDER BY d.seq LIMIT 1;
+END
+$$;
+COMMENT ON FUNCTION klaxon.channel_test_answer(uuid) IS 'What came of a test; nulls where nothing has yet';
+
+CREATE FUNCTION klaxon.end_channel_test(delivery uuid) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, klaxon, pg_temp AS $$
+BEGIN
+    -- Rights of the owner: a test that nobody waits for any more is not to be sent, nor kept as dead.
+    IF EXISTS (SELECT FROM klaxon.channel_test AS t WHERE t.delivery_id = end_channel_test.delivery) THEN
+        DELETE FROM klaxon.outbox AS o WHERE o.id = end_channel_test.delivery;
+        DELETE FROM klaxon.dead_letter AS d WHERE d.id = end_channel_test.delivery;
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION klaxon.end_channel_test(uuid) IS 'Takes back what is left of a test';
+
+-- No SET here: a procedure with one may not commit, and what is not committed no worker sees. So every
+-- name has its schema.
+CREATE PROCEDURE klaxon.test_channel(
+    channel text, INOUT success boolean DEFAULT NULL, INOUT status_code integer DEFAULT NULL,
+    INOUT error text DEFAULT NULL, INOUT response_body text DEFAULT NULL
+)
+LANGUAGE plpgsql AS $$
+DECLARE
+    delivery pg_catalog.uuid := klaxon.request_channel_test(channel);
+    until pg_catalog.timestamptz := pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) pg_catalog.make_interval(secs => 15);
+BEGIN
+    COMMIT;
+    LOOP
+        SELECT a.success, a.status_code, a.error, a.response_body INTO success, status_code, error, response_body
+        FROM klaxon.channel_test_answer(delivery) AS a;
+        EXIT WHEN success IS NOT NULL OR pg_catalog.clock_timestamp() OPERATOR(pg_catalog.>) until;
+        -- So that nothing waits for this transaction meanwhile.
+        COMMIT;
+        PERFORM pg_catalog.pg_sleep(0.05);
+    END LOOP;
+    IF success IS NULL THEN
+        success := false;
+        error := 'no worker has answered within 15 s';
+    END IF;
+    PERFORM klaxon.end_channel_test(delivery);
+END
+$$;
+COMMENT ON PROCEDURE klaxon.test_channel(text, boolean, integer, text, text) IS
+    'Sends a test message to a channel one may edit, through the worker, and says within 15 s what came of it; not within a transaction block; at most 10 a minute a principal';

@@ -1,0 +1,81 @@
+//! `CALL klaxon.test_channel()`: through the real worker, and what it says where that fails.
+
+use klaxon_tests::database::Database;
+use klaxon_tests::limit::within;
+use klaxon_tests::receiver::{Answer, Hook};
+use klaxon_tests::scene::Scene;
+use klaxon_tests::until::until;
+use serde_json::json;
+use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
+
+type Told = (bool, Option<i32>, Option<String>, Option<String>);
+
+async fn test(client: &Client, channel: &str) -> Told {
+    let row = within("the answer", client.query_one(&format!("CALL klaxon.test_channel('{channel}')"), &[]))
+        .await
+        .unwrap();
+    (row.get(0), row.get(1), row.get(2), row.get(3))
+}
+
+#[tokio::test]
+async fn a_test_goes_the_way_of_every_delivery_and_is_logged() {
+    let scene = Scene::set(Database::new()).await;
+    scene.webhook("good", Hook::default().secret("sesame"), json!({}), &["*"]).await;
+    let answers = [Answer::status(500).body("on fire")];
+    scene
+        .webhook("bad", Hook::default().answers(answers), json!({"retry_schedule": [0, 0]}), &["run.failed"])
+        .await;
+    let _worker = scene.worker(&[]).await;
+
+    assert_eq!(test(&scene.client, "good").await, (true, Some(200), None, None));
+    let arrived = scene.receiver.wait_at("/good", 1).await.remove(0);
+    assert_eq!(arrived.verified, Some(Ok(())));
+    assert_eq!(
+        (&arrived.json()["type"], &arrived.json()["data"]["channel"]),
+        (&json!("test.dispatch"), &json!("good"))
+    );
+
+    let (success, code, error, body) = test(&scene.client, "bad").await;
+    assert_eq!((success, code, body.as_deref()), (false, Some(500), Some("on fire")));
+    assert!(error.is_some());
+
+    until(&scene.client, "(SELECT count(*) FROM klaxon.delivery WHERE event_type = 'test.dispatch') = 2")
+        .await;
+    let left: i64 = scene
+        .client
+        .query_one(
+            "SELECT (SELECT count(*) FROM klaxon.outbox) + (SELECT count(*) FROM klaxon.dead_letter)",
+            &[],
+        )
+        .await
+        .unwrap()
+        .get(0);
+    assert_eq!(left, 0, "a test is tried once, and nobody else hears of it");
+
+    let unknown = scene.client.batch_execute("CALL klaxon.test_channel('nowhere')").await.unwrap_err();
+    assert_eq!(unknown.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE));
+    for _ in 0..8 {
+        test(&scene.client, "good").await;
+    }
+    let eleventh = scene.client.batch_execute("CALL klaxon.test_channel('good')").await.unwrap_err();
+    assert_eq!(eleventh.code(), Some(&SqlState::CONFIGURATION_LIMIT_EXCEEDED));
+}
+
+#[tokio::test]
+async fn without_a_worker_a_test_fails_within_fifteen_seconds() {
+    let scene = Scene::set(Database::new()).await;
+    scene.webhook("hook", Hook::default(), json!({}), &["run.failed"]).await;
+    let begun = std::time::Instant::now();
+    let (success, code, error, _) = test(&scene.client, "hook").await;
+    assert_eq!((success, code, error.as_deref()), (false, None, Some("no worker has answered within 15 s")));
+    assert!((15..25).contains(&begun.elapsed().as_secs()));
+    let _worker = scene.worker(&[]).await;
+    scene.emit("run.failed", json!({})).await;
+    let arrived = scene.receiver.wait_at("/hook", 1).await.remove(0);
+    assert_eq!(
+        arrived.json()["type"],
+        json!("run.failed"),
+        "nobody waits for the test any more, and it is not sent"
+    );
+}
