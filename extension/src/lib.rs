@@ -100,18 +100,19 @@ extension_sql_file!(
     name = "journal",
     requires = ["retention", journal::record_change]
 );
+extension_sql_file!("../../sql/watch_query.sql", name = "watch_query", requires = ["journal"]);
 extension_sql_file!(
     "../../sql/watcher.sql",
     name = "watcher",
     requires = [
-        "journal",
+        "watch_query",
         watch::watched,
         watch::poll_watcher,
-        watch::watch,
-        watch::watch_runs,
-        watch::watch_tasks,
-        watch::watch_agents,
-        watch::unwatch
+        watch::setup::watch,
+        watch::setup::watch_runs,
+        watch::setup::watch_tasks,
+        watch::setup::watch_agents,
+        watch::setup::unwatch
     ]
 );
 extension_sql_file!(
