@@ -223,3 +223,32 @@ async fn emitters_wait_for_one_another_over_one_key_alone() {
     other.batch_execute("SELECT klaxon.notify_event('run.failed', dedup_key => 'k7')").await.unwrap();
     assert_eq!(counts(&other).await, (2, 2));
 }
+
+#[tokio::test]
+async fn an_inbox_is_written_with_the_event_and_hinted_at() {
+    let database = Database::new();
+    let (mut client, notifier) = (database.connect().await, database.connect().await);
+    let (_listener, mut hints) = database.listen("klaxon_inbox").await;
+    client
+        .batch_execute("SELECT klaxon.subscribe('{}', ARRAY['run.*'], in_app => true, owner => 'alice')")
+        .await
+        .unwrap();
+    let unread = "SELECT count(*) FROM klaxon.inbox WHERE principal = 'alice' AND read_at IS NULL";
+    let transaction = client.transaction().await.unwrap();
+    transaction.batch_execute("SELECT klaxon.notify_event('run.failed')").await.unwrap();
+    let own: i64 = transaction.query_one(unread, &[]).await.unwrap().get(0);
+    assert_eq!(own, 1, "in the emitting transaction");
+    transaction.rollback().await.unwrap();
+    client
+        .batch_execute("SELECT klaxon.notify_event('run.failed'), klaxon.notify_event('run.finished')")
+        .await
+        .unwrap();
+    let kept: i64 = notifier.query_one(unread, &[]).await.unwrap().get(0);
+    assert_eq!(kept, 2, "nothing of what rolled back");
+    notifier.batch_execute("NOTIFY klaxon_inbox, 'the end'").await.unwrap();
+    let mut count = 0;
+    while within("a hint", hints.recv()).await.unwrap().payload() != "the end" {
+        count += 1;
+    }
+    assert_eq!(count, 1, "one hint a transaction, and none for the one that rolled back");
+}
