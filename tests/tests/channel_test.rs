@@ -5,6 +5,7 @@ use klaxon_tests::limit::within;
 use klaxon_tests::receiver::{Answer, Hook};
 use klaxon_tests::scene::Scene;
 use klaxon_tests::until::until;
+use klaxon_tests::worker::binary;
 use serde_json::json;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
@@ -78,4 +79,56 @@ async fn without_a_worker_a_test_fails_within_fifteen_seconds() {
         json!("run.failed"),
         "nobody waits for the test any more, and it is not sent"
     );
+}
+
+#[tokio::test]
+async fn the_command_tests_what_is_saved_and_what_is_not() {
+    let scene = Scene::set(Database::new()).await;
+    scene.webhook("good", Hook::default(), json!({}), &["run.failed"]).await;
+    let worker = scene.worker(&[]).await;
+    let told = scene.installation.run(&["test", "--channel", "good", "--json"]).await;
+    let said: serde_json::Value = serde_json::from_slice(&told.stdout).unwrap();
+    assert_eq!(
+        (told.status.code(), &said["success"], &said["status_code"]),
+        (Some(0), &json!(true), &json!(200))
+    );
+    let told = scene.installation.run(&["test", "--channel", "nowhere"]).await;
+    assert_eq!(told.status.code(), Some(2), "{}", String::from_utf8_lossy(&told.stderr));
+    drop(worker);
+
+    let unsaved = async |config: serde_json::Value, flags: &[String]| {
+        let file = scene.installation.folder().join("channel.json");
+        std::fs::write(&file, config.to_string()).unwrap();
+        let output = tokio::process::Command::new(binary())
+            .current_dir(scene.installation.folder())
+            .args(["test", "--json", "--kind", "webhook", "--config"])
+            .arg(file)
+            .args(flags)
+            .output()
+            .await
+            .unwrap();
+        (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    let url = scene.receiver.serve("/unsaved", Hook::default().secret("sesame"));
+    let config = json!({"url": url, "hmac_secret": "sesame"});
+    let flags: Vec<String> = [
+        "--egress-allow",
+        "127.0.0.1/32",
+        "--ca-file",
+        &scene.authority.file().display().to_string(),
+        "--connect-to",
+        &scene.receiver.connect_to(),
+    ]
+    .map(str::to_owned)
+    .into();
+    assert_eq!(unsaved(config.clone(), &flags).await.0, Some(0));
+    assert_eq!(scene.receiver.wait_at("/unsaved", 1).await.remove(0).verified, Some(Ok(())));
+    // The same guard: what the operator has not allowed is not dialled.
+    let (code, said) = unsaved(config, &flags[2..]).await;
+    assert!(code == Some(1) && said.contains("egress refused"), "{said}");
+    let (code, said) = unsaved(json!({"url": url, "colour": "red"}), &flags).await;
+    assert!(code == Some(2) && said.contains("colour"), "{said}");
+    let logged = "SELECT count(*) FROM klaxon.delivery WHERE event_type = 'test.dispatch'";
+    let logged: i64 = scene.client.query_one(logged, &[]).await.unwrap().get(0);
+    assert_eq!(logged, 1, "a test of what is not saved is not logged");
 }

@@ -6,3 +6,4 @@ pub mod init;
 pub mod keys;
 pub mod run;
 pub mod seal;
+pub mod test;

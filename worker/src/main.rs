@@ -55,6 +55,8 @@ enum Command {
     Adopt(command::adopt::Adopt),
     /// Seal a secret read from standard input, to be written in its place
     Seal(command::seal::Seal),
+    /// Send a test message
+    Test(command::test::Test),
     /// The keys that secrets are sealed to and the log is signed with
     #[command(subcommand)]
     Keys(command::keys::KeysCommand),
@@ -83,6 +85,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Adopt(_) if cli.config.as_ref().is_some_and(|path| !path.exists()) => {
             Settings::load_without_file(&cli.flags)?
         }
+        Command::Test(test) if test.is_unsaved() => Settings::load(None, &cli.flags)?,
         _ => Settings::load(cli.config.as_deref(), &cli.flags)?,
     };
     logging::start(settings.log_format);
@@ -91,6 +94,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Init(init) => init.run(cli.config, &settings).await,
         Command::Adopt(adopt) => adopt.run(cli.config, &settings).await,
         Command::Seal(seal) => seal.run(&settings),
+        Command::Test(test) => test.run(cli.config, &settings).await,
         Command::Keys(keys) => keys.run(&settings).await,
         Command::Audit(audit) => audit.run(&settings).await,
     }

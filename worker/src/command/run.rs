@@ -52,7 +52,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn guard(settings: &Settings) -> anyhow::Result<GuardOptions> {
+/// The guard that the settings describe.
+pub fn guard(settings: &Settings) -> anyhow::Result<GuardOptions> {
     Ok(GuardOptions {
         allow_http: settings.allow_http,
         allow_ports: settings.allow_port.clone(),
@@ -67,7 +68,8 @@ fn guard(settings: &Settings) -> anyhow::Result<GuardOptions> {
     })
 }
 
-fn courier(settings: &Settings) -> CourierOptions {
+/// What the settings add to messages.
+pub fn courier(settings: &Settings) -> CourierOptions {
     let login = match (&settings.smtp_user, &settings.smtp_pass) {
         (Some(user), Some(pass)) => Some(Login { user: user.clone(), pass: pass.clone() }),
         _ => None,
