@@ -20,6 +20,8 @@ DECLARE
     event_id uuid := klaxon.uuid_v7();
     c klaxon.channel;
 BEGIN
+    -- Two at once would each count nine.
+    PERFORM pg_advisory_xact_lock(hashtextextended(by, 7307));
     DELETE FROM klaxon.channel_test AS t WHERE t.requested_at < clock_timestamp() - interval '1 min';
     IF (SELECT count(*) FROM klaxon.channel_test AS t WHERE t.principal = by) >= 10 THEN
         RAISE EXCEPTION 'principal "%" has tested channels 10 times within a minute', by

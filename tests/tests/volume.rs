@@ -42,11 +42,12 @@ async fn deliveries(scene: &Scene<'_>, sql: &str) -> Vec<u128> {
     scene.client.query(sql, &[]).await.unwrap().iter().map(|row| row.get::<_, Uuid>(0).as_u128()).collect()
 }
 
-async fn verified(scene: &Scene<'_>) -> serde_json::Value {
+async fn verified(scene: &Scene<'_>) {
     let output = scene.installation.run(&["audit", "verify", "--json"]).await;
     let verdict: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((output.status.code(), &verdict["ok"]), (Some(0), &json!(true)), "{verdict}");
-    verdict
+    let rows: i64 = scene.client.query_one("SELECT count(*) FROM klaxon.delivery", &[]).await.unwrap().get(0);
+    assert_eq!(verdict["rows"].as_i64(), Some(rows), "every row was read");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -75,7 +76,7 @@ async fn a_hundred_thousand_events_are_delivered_once_each() {
         .unwrap()
         .get(0);
     assert_eq!(others, 0);
-    assert_eq!(verified(&scene).await["rows"].as_i64(), Some(3 * EVENTS));
+    verified(&scene).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -112,5 +113,5 @@ async fn a_killed_worker_loses_nothing() {
     let sent = deliveries(&scene, "SELECT delivery_id FROM klaxon.delivery WHERE status = 'sent'").await;
     assert_eq!(sent.len(), expected.len(), "settled once each");
     assert_eq!(sent.into_iter().collect::<HashSet<_>>(), expected);
-    assert_eq!(verified(&scene).await["rows"].as_i64(), Some(3 * EVENTS));
+    verified(&scene).await;
 }
