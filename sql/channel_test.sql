@@ -11,6 +11,51 @@ COMMENT ON COLUMN klaxon.channel_test.delivery_id IS 'The delivery';
 COMMENT ON COLUMN klaxon.channel_test.principal IS 'Who asked for it';
 COMMENT ON COLUMN klaxon.channel_test.requested_at IS 'When';
 
+-- A configuration that is not saved: the worker takes it from here, and nothing of it is logged.
+CREATE TABLE klaxon.config_test (
+    id             uuid PRIMARY KEY,
+    kind           text NOT NULL,
+    config         jsonb NOT NULL CONSTRAINT config_test_secrets_sealed CHECK (klaxon.holds_no_secret(config)),
+    fields         text[] NOT NULL,
+    sealed         text[] NOT NULL,
+    requested_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    taken_at       timestamptz,
+    answered_at    timestamptz,
+    success        boolean,
+    status_code    integer,
+    error          text,
+    response_body  text
+);
+COMMENT ON TABLE  klaxon.config_test IS 'Tests of configurations that are not saved, while somebody waits for them';
+COMMENT ON COLUMN klaxon.config_test.id IS 'Identity';
+COMMENT ON COLUMN klaxon.config_test.kind IS 'As in klaxon.channel';
+COMMENT ON COLUMN klaxon.config_test.config IS 'As in klaxon.channel';
+COMMENT ON COLUMN klaxon.config_test.fields IS 'The fields that are secret';
+COMMENT ON COLUMN klaxon.config_test.sealed IS 'What they hold, sealed';
+COMMENT ON COLUMN klaxon.config_test.requested_at IS 'When it was asked for';
+COMMENT ON COLUMN klaxon.config_test.taken_at IS 'When a worker took it';
+COMMENT ON COLUMN klaxon.config_test.answered_at IS 'When it was answered';
+COMMENT ON COLUMN klaxon.config_test.success IS 'Whether the message arrived';
+COMMENT ON COLUMN klaxon.config_test.status_code IS 'As klaxon.delivery.response_code';
+COMMENT ON COLUMN klaxon.config_test.error IS 'As klaxon.delivery.error';
+COMMENT ON COLUMN klaxon.config_test.response_body IS 'As klaxon.delivery.response_body';
+
+-- With the owner's rights.
+CREATE FUNCTION klaxon.count_channel_test(test uuid, by text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, klaxon, pg_temp AS $$
+BEGIN
+    -- Two at once would each count nine.
+    PERFORM pg_advisory_xact_lock(hashtextextended(by, 7307));
+    DELETE FROM klaxon.channel_test AS t WHERE t.requested_at < clock_timestamp() - interval '1 min';
+    IF (SELECT count(*) FROM klaxon.channel_test AS t WHERE t.principal = by) >= 10 THEN
+        RAISE EXCEPTION 'principal "%" has tested channels 10 times within a minute', by
+            USING ERRCODE = '53400', HINT = 'Wait a minute.';
+    END IF;
+    INSERT INTO klaxon.channel_test (delivery_id, principal) VALUES (test, by);
+END
+$$;
+COMMENT ON FUNCTION klaxon.count_channel_test(uuid, text) IS 'Counts a test, and raises where there are too many';
+
 -- With the owner's rights, which request_channel_test has taken by then: it has asked who calls, and
 -- whether that may edit the channel.
 CREATE FUNCTION klaxon.create_channel_test(tested bigint, by text) RETURNS uuid
@@ -20,15 +65,8 @@ DECLARE
     event_id uuid := klaxon.uuid_v7();
     c klaxon.channel;
 BEGIN
-    -- Two at once would each count nine.
-    PERFORM pg_advisory_xact_lock(hashtextextended(by, 7307));
-    DELETE FROM klaxon.channel_test AS t WHERE t.requested_at < clock_timestamp() - interval '1 min';
-    IF (SELECT count(*) FROM klaxon.channel_test AS t WHERE t.principal = by) >= 10 THEN
-        RAISE EXCEPTION 'principal "%" has tested channels 10 times within a minute', by
-            USING ERRCODE = '53400', HINT = 'Wait a minute.';
-    END IF;
+    PERFORM klaxon.count_channel_test(delivery, by);
     SELECT * INTO STRICT c FROM klaxon.channel WHERE id = tested;
-    INSERT INTO klaxon.channel_test (delivery_id, principal) VALUES (delivery, by);
     -- Another transaction's time: such an event is kept and not matched.
     INSERT INTO klaxon.event (id, type, project, payload, emitted_by, created_at)
     VALUES (event_id, 'test.dispatch', c.project, jsonb_build_object('channel', c.name), by, now() - interval '1 us');
@@ -95,3 +133,63 @@ END
 $$;
 COMMENT ON PROCEDURE klaxon.test_channel(text, boolean, integer, text, text) IS
     'Sends a test message to a channel one may edit, through the worker, and says within 15 s what came of it; not within a transaction block; at most 10 a minute a principal';
+
+-- With the owner's rights, which request_config_test has taken by then: it has checked and sealed it.
+CREATE FUNCTION klaxon.create_config_test(kind text, config jsonb, fields text[], sealed text[], by text) RETURNS uuid
+LANGUAGE plpgsql SET search_path = pg_catalog, klaxon, pg_temp AS $$
+DECLARE
+    test uuid := klaxon.uuid_v7();
+BEGIN
+    PERFORM klaxon.count_channel_test(test, by);
+    -- Of those whom nobody waits for any more: their session ended first.
+    DELETE FROM klaxon.config_test AS t WHERE t.requested_at < clock_timestamp() - interval '1 min';
+    INSERT INTO klaxon.config_test (id, kind, config, fields, sealed) VALUES (test, kind, config, fields, sealed);
+    RETURN test;
+END
+$$;
+COMMENT ON FUNCTION klaxon.create_config_test(text, jsonb, text[], text[], text) IS 'Writes a test of a configuration';
+COMMENT ON FUNCTION klaxon.request_config_test(text, jsonb) IS 'Has a configuration tested that is not saved; returns the test''s id';
+
+CREATE FUNCTION klaxon.config_test_answer(
+    test uuid, OUT success boolean, OUT status_code integer, OUT error text, OUT response_body text
+)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, klaxon, pg_temp AS $$
+    -- Rights of the owner: nobody reads the table. Ids of tests cannot be guessed.
+    SELECT t.success, t.status_code, t.error, t.response_body FROM klaxon.config_test AS t WHERE t.id = config_test_answer.test
+$$;
+COMMENT ON FUNCTION klaxon.config_test_answer(uuid) IS 'What came of a test; nulls where nothing has yet';
+
+CREATE FUNCTION klaxon.end_config_test(test uuid) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, klaxon, pg_temp AS $$
+    -- Rights of the owner: as config_test_answer.
+    DELETE FROM klaxon.config_test AS t WHERE t.id = end_config_test.test
+$$;
+COMMENT ON FUNCTION klaxon.end_config_test(uuid) IS 'Forgets a test';
+
+-- No SET here, as test_channel.
+CREATE PROCEDURE klaxon.test_config(
+    kind text, config jsonb, INOUT success boolean DEFAULT NULL, INOUT status_code integer DEFAULT NULL,
+    INOUT error text DEFAULT NULL, INOUT response_body text DEFAULT NULL
+)
+LANGUAGE plpgsql AS $$
+DECLARE
+    test pg_catalog.uuid := klaxon.request_config_test(kind, config);
+    until pg_catalog.timestamptz := pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) pg_catalog.make_interval(secs => 15);
+BEGIN
+    COMMIT;
+    LOOP
+        SELECT a.success, a.status_code, a.error, a.response_body INTO success, status_code, error, response_body
+        FROM klaxon.config_test_answer(test) AS a;
+        EXIT WHEN success IS NOT NULL OR pg_catalog.clock_timestamp() OPERATOR(pg_catalog.>) until;
+        COMMIT;
+        PERFORM pg_catalog.pg_sleep(0.05);
+    END LOOP;
+    IF success IS NULL THEN
+        success := false;
+        error := 'no worker has answered within 15 s';
+    END IF;
+    PERFORM klaxon.end_config_test(test);
+END
+$$;
+COMMENT ON PROCEDURE klaxon.test_config(text, jsonb, boolean, integer, text, text) IS
+    'Sends a test message by a configuration that is not saved, through the worker, and says within 15 s what came of it; nothing is logged; not within a transaction block; at most 10 a minute a principal';

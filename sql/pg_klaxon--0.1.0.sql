@@ -436,6 +436,17 @@ AS 'MODULE_PATHNAME', 'request_channel_test_wrapper';
 /* </end connected objects> */
 
 /* <begin connected objects> */
+-- pg_klaxon::channel::request_config_test
+CREATE  FUNCTION "request_config_test"(
+	"kind" TEXT, /* Option < & str > */
+	"config" jsonb /* Option < JsonbText > */
+) RETURNS uuid /* pgrx :: Uuid */
+VOLATILE
+LANGUAGE c /* Rust */
+AS 'MODULE_PATHNAME', 'request_config_test_wrapper';
+/* </end connected objects> */
+
+/* <begin connected objects> */
 -- pg_klaxon::redeliver::retry_dead
 CREATE  FUNCTION "retry_dead"(
 	"channel" TEXT DEFAULT NULL, /* Option < & str > */
@@ -2720,6 +2731,7 @@ COMMENT ON FUNCTION klaxon.unwatch(regclass) IS 'Ends a table''s watchers; retur
 -- requires:
 --   watcher
 --   redeliver::request_channel_test
+--   channel::request_config_test
 
 -- A test message through the real worker. For a saved channel it is a delivery like any other, of an event
 -- that is matched by nobody: what the log says of it is the answer.
@@ -2734,6 +2746,51 @@ COMMENT ON COLUMN klaxon.channel_test.delivery_id IS 'The delivery';
 COMMENT ON COLUMN klaxon.channel_test.principal IS 'Who asked for it';
 COMMENT ON COLUMN klaxon.channel_test.requested_at IS 'When';
 
+-- A configuration that is not saved: the worker takes it from here, and nothing of it is logged.
+CREATE TABLE klaxon.config_test (
+    id             uuid PRIMARY KEY,
+    kind           text NOT NULL,
+    config         jsonb NOT NULL CONSTRAINT config_test_secrets_sealed CHECK (klaxon.holds_no_secret(config)),
+    fields         text[] NOT NULL,
+    sealed         text[] NOT NULL,
+    requested_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    taken_at       timestamptz,
+    answered_at    timestamptz,
+    success        boolean,
+    status_code    integer,
+    error          text,
+    response_body  text
+);
+COMMENT ON TABLE  klaxon.config_test IS 'Tests of configurations that are not saved, while somebody waits for them';
+COMMENT ON COLUMN klaxon.config_test.id IS 'Identity';
+COMMENT ON COLUMN klaxon.config_test.kind IS 'As in klaxon.channel';
+COMMENT ON COLUMN klaxon.config_test.config IS 'As in klaxon.channel';
+COMMENT ON COLUMN klaxon.config_test.fields IS 'The fields that are secret';
+COMMENT ON COLUMN klaxon.config_test.sealed IS 'What they hold, sealed';
+COMMENT ON COLUMN klaxon.config_test.requested_at IS 'When it was asked for';
+COMMENT ON COLUMN klaxon.config_test.taken_at IS 'When a worker took it';
+COMMENT ON COLUMN klaxon.config_test.answered_at IS 'When it was answered';
+COMMENT ON COLUMN klaxon.config_test.success IS 'Whether the message arrived';
+COMMENT ON COLUMN klaxon.config_test.status_code IS 'As klaxon.delivery.response_code';
+COMMENT ON COLUMN klaxon.config_test.error IS 'As klaxon.delivery.error';
+COMMENT ON COLUMN klaxon.config_test.response_body IS 'As klaxon.delivery.response_body';
+
+-- With the owner's rights.
+CREATE FUNCTION klaxon.count_channel_test(test uuid, by text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, klaxon, pg_temp AS $$
+BEGIN
+    -- Two at once would each count nine.
+    PERFORM pg_advisory_xact_lock(hashtextextended(by, 7307));
+    DELETE FROM klaxon.channel_test AS t WHERE t.requested_at < clock_timestamp() - interval '1 min';
+    IF (SELECT count(*) FROM klaxon.channel_test AS t WHERE t.principal = by) >= 10 THEN
+        RAISE EXCEPTION 'principal "%" has tested channels 10 times within a minute', by
+            USING ERRCODE = '53400', HINT = 'Wait a minute.';
+    END IF;
+    INSERT INTO klaxon.channel_test (delivery_id, principal) VALUES (test, by);
+END
+$$;
+COMMENT ON FUNCTION klaxon.count_channel_test(uuid, text) IS 'Counts a test, and raises where there are too many';
+
 -- With the owner's rights, which request_channel_test has taken by then: it has asked who calls, and
 -- whether that may edit the channel.
 CREATE FUNCTION klaxon.create_channel_test(tested bigint, by text) RETURNS uuid
@@ -2743,15 +2800,8 @@ DECLARE
     event_id uuid := klaxon.uuid_v7();
     c klaxon.channel;
 BEGIN
-    -- Two at once would each count nine.
-    PERFORM pg_advisory_xact_lock(hashtextextended(by, 7307));
-    DELETE FROM klaxon.channel_test AS t WHERE t.requested_at < clock_timestamp() - interval '1 min';
-    IF (SELECT count(*) FROM klaxon.channel_test AS t WHERE t.principal = by) >= 10 THEN
-        RAISE EXCEPTION 'principal "%" has tested channels 10 times within a minute', by
-            USING ERRCODE = '53400', HINT = 'Wait a minute.';
-    END IF;
+    PERFORM klaxon.count_channel_test(delivery, by);
     SELECT * INTO STRICT c FROM klaxon.channel WHERE id = tested;
-    INSERT INTO klaxon.channel_test (delivery_id, principal) VALUES (delivery, by);
     -- Another transaction's time: such an event is kept and not matched.
     INSERT INTO klaxon.event (id, type, project, payload, emitted_by, created_at)
     VALUES (event_id, 'test.dispatch', c.project, jsonb_build_object('channel', c.name), by, now() - interval '1 us');
@@ -2818,6 +2868,66 @@ END
 $$;
 COMMENT ON PROCEDURE klaxon.test_channel(text, boolean, integer, text, text) IS
     'Sends a test message to a channel one may edit, through the worker, and says within 15 s what came of it; not within a transaction block; at most 10 a minute a principal';
+
+-- With the owner's rights, which request_config_test has taken by then: it has checked and sealed it.
+CREATE FUNCTION klaxon.create_config_test(kind text, config jsonb, fields text[], sealed text[], by text) RETURNS uuid
+LANGUAGE plpgsql SET search_path = pg_catalog, klaxon, pg_temp AS $$
+DECLARE
+    test uuid := klaxon.uuid_v7();
+BEGIN
+    PERFORM klaxon.count_channel_test(test, by);
+    -- Of those whom nobody waits for any more: their session ended first.
+    DELETE FROM klaxon.config_test AS t WHERE t.requested_at < clock_timestamp() - interval '1 min';
+    INSERT INTO klaxon.config_test (id, kind, config, fields, sealed) VALUES (test, kind, config, fields, sealed);
+    RETURN test;
+END
+$$;
+COMMENT ON FUNCTION klaxon.create_config_test(text, jsonb, text[], text[], text) IS 'Writes a test of a configuration';
+COMMENT ON FUNCTION klaxon.request_config_test(text, jsonb) IS 'Has a configuration tested that is not saved; returns the test''s id';
+
+CREATE FUNCTION klaxon.config_test_answer(
+    test uuid, OUT success boolean, OUT status_code integer, OUT error text, OUT response_body text
+)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, klaxon, pg_temp AS $$
+    -- Rights of the owner: nobody reads the table. Ids of tests cannot be guessed.
+    SELECT t.success, t.status_code, t.error, t.response_body FROM klaxon.config_test AS t WHERE t.id = config_test_answer.test
+$$;
+COMMENT ON FUNCTION klaxon.config_test_answer(uuid) IS 'What came of a test; nulls where nothing has yet';
+
+CREATE FUNCTION klaxon.end_config_test(test uuid) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, klaxon, pg_temp AS $$
+    -- Rights of the owner: as config_test_answer.
+    DELETE FROM klaxon.config_test AS t WHERE t.id = end_config_test.test
+$$;
+COMMENT ON FUNCTION klaxon.end_config_test(uuid) IS 'Forgets a test';
+
+-- No SET here, as test_channel.
+CREATE PROCEDURE klaxon.test_config(
+    kind text, config jsonb, INOUT success boolean DEFAULT NULL, INOUT status_code integer DEFAULT NULL,
+    INOUT error text DEFAULT NULL, INOUT response_body text DEFAULT NULL
+)
+LANGUAGE plpgsql AS $$
+DECLARE
+    test pg_catalog.uuid := klaxon.request_config_test(kind, config);
+    until pg_catalog.timestamptz := pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) pg_catalog.make_interval(secs => 15);
+BEGIN
+    COMMIT;
+    LOOP
+        SELECT a.success, a.status_code, a.error, a.response_body INTO success, status_code, error, response_body
+        FROM klaxon.config_test_answer(test) AS a;
+        EXIT WHEN success IS NOT NULL OR pg_catalog.clock_timestamp() OPERATOR(pg_catalog.>) until;
+        COMMIT;
+        PERFORM pg_catalog.pg_sleep(0.05);
+    END LOOP;
+    IF success IS NULL THEN
+        success := false;
+        error := 'no worker has answered within 15 s';
+    END IF;
+    PERFORM klaxon.end_config_test(test);
+END
+$$;
+COMMENT ON PROCEDURE klaxon.test_config(text, jsonb, boolean, integer, text, text) IS
+    'Sends a test message by a configuration that is not saved, through the worker, and says within 15 s what came of it; nothing is logged; not within a transaction block; at most 10 a minute a principal';
 /* </end connected objects> */
 
 /* <begin connected objects> */
@@ -2843,6 +2953,7 @@ COMMENT ON FUNCTION klaxon.replay(text, timestamptz, timestamptz, text[], boolea
 -- met there.
 ALTER FUNCTION klaxon.explain_event(text, jsonb, text) SET search_path = pg_catalog, klaxon, pg_temp;
 ALTER FUNCTION klaxon.retry_dead(text, timestamptz, uuid) SET search_path = pg_catalog, klaxon, pg_temp;
+ALTER FUNCTION klaxon.request_config_test(text, jsonb) SET search_path = pg_catalog, klaxon, pg_temp;
 ALTER FUNCTION klaxon.request_channel_test(text) SET search_path = pg_catalog, klaxon, pg_temp;
 ALTER FUNCTION klaxon.replay(text, timestamptz, timestamptz, text[], boolean) SET search_path = pg_catalog, klaxon, pg_temp;
 
@@ -2872,6 +2983,9 @@ GRANT EXECUTE ON FUNCTION
     klaxon.retry_dead(text, timestamptz, uuid), klaxon.replay(text, timestamptz, timestamptz, text[], boolean),
     klaxon.copy_channel(text, text), klaxon.request_channel_test(text), klaxon.channel_test_answer(uuid), klaxon.end_channel_test(uuid)
     TO klaxon_user, klaxon_app, klaxon_admin;
+GRANT EXECUTE ON FUNCTION klaxon.request_config_test(text, jsonb), klaxon.config_test_answer(uuid), klaxon.end_config_test(uuid)
+    TO klaxon_user, klaxon_app, klaxon_admin;
+GRANT EXECUTE ON PROCEDURE klaxon.test_config(text, jsonb, boolean, integer, text, text) TO klaxon_user, klaxon_app, klaxon_admin;
 GRANT EXECUTE ON PROCEDURE klaxon.test_channel(text, boolean, integer, text, text) TO klaxon_user, klaxon_app, klaxon_admin;
 GRANT EXECUTE ON FUNCTION klaxon.status() TO klaxon_user, klaxon_app, klaxon_admin, klaxon_worker;
 GRANT EXECUTE ON FUNCTION klaxon.prune(interval, interval, interval) TO klaxon_admin;
@@ -2913,9 +3027,12 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON klaxon.outbox, klaxon.digest_item, klaxo
     klaxon.cooldown, klaxon.held_back, klaxon.filter_error, klaxon.worker TO klaxon_worker;
 GRANT SELECT, INSERT ON klaxon.delivery TO klaxon_worker;
 GRANT SELECT, DELETE ON klaxon.config_change TO klaxon_worker;
+GRANT SELECT, UPDATE (taken_at, answered_at, success, status_code, error, response_body) ON klaxon.config_test TO klaxon_worker;
 GRANT SELECT, INSERT, UPDATE ON klaxon.audit_head TO klaxon_worker;
 GRANT INSERT (id, type, project, payload, dedup_key, occurred_at) ON klaxon.event TO klaxon_worker;
 GRANT UPDATE (enabled, disabled_reason) ON klaxon.channel TO klaxon_worker;
+-- Asked by the constraint of every row it changes.
+GRANT EXECUTE ON FUNCTION klaxon.holds_no_secret(jsonb) TO klaxon_worker;
 GRANT UPDATE (sealed) ON klaxon.channel_secret TO klaxon_worker;
 GRANT USAGE ON SEQUENCE klaxon.digest_item_id_seq TO klaxon_worker;
 
@@ -2926,7 +3043,7 @@ BEGIN
     FOREACH guarded IN ARRAY ARRAY[
         'project', 'member', 'event_type', 'channel', 'channel_secret', 'channel_state', 'subscription', 'subscription_channel',
         'subscription_pattern', 'default_subscription', 'event', 'event_key', 'inbox', 'agent', 'outbox', 'digest_item', 'dead_letter',
-        'cooldown', 'held_back', 'filter_error', 'delivery', 'config_change', 'watcher', 'watcher_error', 'channel_test', 'seen_signature', 'audit_head', 'worker', 'deployment'
+        'cooldown', 'held_back', 'filter_error', 'delivery', 'config_change', 'watcher', 'watcher_error', 'channel_test', 'config_test', 'seen_signature', 'audit_head', 'worker', 'deployment'
     ] LOOP
         EXECUTE pg_catalog.format('ALTER TABLE klaxon.%I ENABLE ROW LEVEL SECURITY', guarded);
         EXECUTE pg_catalog.format('CREATE POLICY worker ON klaxon.%I TO klaxon_worker USING (true) WITH CHECK (true)', guarded);

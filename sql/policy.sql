@@ -13,6 +13,7 @@ COMMENT ON FUNCTION klaxon.replay(text, timestamptz, timestamptz, text[], boolea
 -- met there.
 ALTER FUNCTION klaxon.explain_event(text, jsonb, text) SET search_path = pg_catalog, klaxon, pg_temp;
 ALTER FUNCTION klaxon.retry_dead(text, timestamptz, uuid) SET search_path = pg_catalog, klaxon, pg_temp;
+ALTER FUNCTION klaxon.request_config_test(text, jsonb) SET search_path = pg_catalog, klaxon, pg_temp;
 ALTER FUNCTION klaxon.request_channel_test(text) SET search_path = pg_catalog, klaxon, pg_temp;
 ALTER FUNCTION klaxon.replay(text, timestamptz, timestamptz, text[], boolean) SET search_path = pg_catalog, klaxon, pg_temp;
 
@@ -42,6 +43,9 @@ GRANT EXECUTE ON FUNCTION
     klaxon.retry_dead(text, timestamptz, uuid), klaxon.replay(text, timestamptz, timestamptz, text[], boolean),
     klaxon.copy_channel(text, text), klaxon.request_channel_test(text), klaxon.channel_test_answer(uuid), klaxon.end_channel_test(uuid)
     TO klaxon_user, klaxon_app, klaxon_admin;
+GRANT EXECUTE ON FUNCTION klaxon.request_config_test(text, jsonb), klaxon.config_test_answer(uuid), klaxon.end_config_test(uuid)
+    TO klaxon_user, klaxon_app, klaxon_admin;
+GRANT EXECUTE ON PROCEDURE klaxon.test_config(text, jsonb, boolean, integer, text, text) TO klaxon_user, klaxon_app, klaxon_admin;
 GRANT EXECUTE ON PROCEDURE klaxon.test_channel(text, boolean, integer, text, text) TO klaxon_user, klaxon_app, klaxon_admin;
 GRANT EXECUTE ON FUNCTION klaxon.status() TO klaxon_user, klaxon_app, klaxon_admin, klaxon_worker;
 GRANT EXECUTE ON FUNCTION klaxon.prune(interval, interval, interval) TO klaxon_admin;
@@ -83,9 +87,12 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON klaxon.outbox, klaxon.digest_item, klaxo
     klaxon.cooldown, klaxon.held_back, klaxon.filter_error, klaxon.worker TO klaxon_worker;
 GRANT SELECT, INSERT ON klaxon.delivery TO klaxon_worker;
 GRANT SELECT, DELETE ON klaxon.config_change TO klaxon_worker;
+GRANT SELECT, UPDATE (taken_at, answered_at, success, status_code, error, response_body) ON klaxon.config_test TO klaxon_worker;
 GRANT SELECT, INSERT, UPDATE ON klaxon.audit_head TO klaxon_worker;
 GRANT INSERT (id, type, project, payload, dedup_key, occurred_at) ON klaxon.event TO klaxon_worker;
 GRANT UPDATE (enabled, disabled_reason) ON klaxon.channel TO klaxon_worker;
+-- Asked by the constraint of every row it changes.
+GRANT EXECUTE ON FUNCTION klaxon.holds_no_secret(jsonb) TO klaxon_worker;
 GRANT UPDATE (sealed) ON klaxon.channel_secret TO klaxon_worker;
 GRANT USAGE ON SEQUENCE klaxon.digest_item_id_seq TO klaxon_worker;
 
@@ -96,7 +103,7 @@ BEGIN
     FOREACH guarded IN ARRAY ARRAY[
         'project', 'member', 'event_type', 'channel', 'channel_secret', 'channel_state', 'subscription', 'subscription_channel',
         'subscription_pattern', 'default_subscription', 'event', 'event_key', 'inbox', 'agent', 'outbox', 'digest_item', 'dead_letter',
-        'cooldown', 'held_back', 'filter_error', 'delivery', 'config_change', 'watcher', 'watcher_error', 'channel_test', 'seen_signature', 'audit_head', 'worker', 'deployment'
+        'cooldown', 'held_back', 'filter_error', 'delivery', 'config_change', 'watcher', 'watcher_error', 'channel_test', 'config_test', 'seen_signature', 'audit_head', 'worker', 'deployment'
     ] LOOP
         EXECUTE pg_catalog.format('ALTER TABLE klaxon.%I ENABLE ROW LEVEL SECURITY', guarded);
         EXECUTE pg_catalog.format('CREATE POLICY worker ON klaxon.%I TO klaxon_worker USING (true) WITH CHECK (true)', guarded);

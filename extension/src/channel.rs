@@ -17,8 +17,10 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use crate::failure;
+use crate::identity::{as_owner, principal};
 use crate::jsonb::JsonbText;
 use crate::setting::ALLOW_HTTP;
+use crate::subtransaction::attempt;
 
 type Scope = (String, Option<String>, Option<String>);
 type Outcome<'a> = Result<Option<PgHeapTuple<'a, AllocatedByRust>>, PgTriggerError>;
@@ -149,7 +151,7 @@ pub fn seal_channel<'a>(trigger: &'a PgTrigger<'a>) -> Outcome<'a> {
             &[id.into(), fields.into()],
         )?;
         for secret in secrets {
-            let Some(sealed) = sealed(id, &secret) else {
+            let Some(sealed) = sealed(Some(id), &secret) else {
                 if trigger.old().is_none() {
                     failure::invalid(
                         format!(
@@ -179,7 +181,58 @@ pub fn seal_channel<'a>(trigger: &'a PgTrigger<'a>) -> Outcome<'a> {
     }
 }
 
-fn sealed(channel: i64, secret: &Aside) -> Option<String> {
+/// Has a configuration tested that is not saved; returns the test's id.
+#[pg_extern(volatile)]
+pub fn request_config_test(kind: Option<&str>, config: Option<JsonbText>) -> pgrx::Uuid {
+    let (Some(kind), Some(JsonbText(text))) = (kind, config) else {
+        failure::raise(
+            PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
+            "kind or config is null".into(),
+            None,
+            "Give both.",
+        )
+    };
+    let kind = parse_kind(kind);
+    let config: Value = serde_json::from_str(&text).unwrap_or_else(|error| {
+        failure::invalid(format!("channel config: {error}"), "It is a flat JSON object.")
+    });
+    let rules = Rules { allow_http: ALLOW_HTTP.get(), needs_smtp_host: false };
+    let checked = check(kind, &config, &rules).unwrap_or_else(|error| refuse_config(kind, &error));
+    let by = principal();
+    let created = attempt(|| {
+        as_owner(|| {
+            let (mut fields, mut values) = (Vec::new(), Vec::new());
+            for SecretField { name, value } in checked.secrets {
+                let secret = Aside { field: name, given: value, destination: checked.destination.clone() };
+                let Some(sealed) = sealed(None, &secret) else {
+                    failure::invalid(
+                        format!("config field \"{}\": there is no stored secret to keep", secret.field),
+                        "Give the secret itself, or what klaxon seal prints.",
+                    )
+                };
+                fields.push(secret.field);
+                values.push(sealed);
+            }
+            Spi::get_one_with_args::<pgrx::Uuid>(
+                "SELECT klaxon.create_config_test($1, $2, $3, $4, $5)",
+                &[
+                    kind.as_str().into(),
+                    JsonB(checked.stored).into(),
+                    fields.into(),
+                    values.into(),
+                    by.as_str().into(),
+                ],
+            )
+        })
+    });
+    created
+        .unwrap_or_else(|caught| caught.raise())
+        .ok()
+        .flatten()
+        .unwrap_or_else(|| failure::invalid("the test was not written".into(), ""))
+}
+
+fn sealed(channel: Option<i64>, secret: &Aside) -> Option<String> {
     match &secret.given {
         Given::Keep => None,
         Given::Sealed(sealed) => Some(sealed.clone()),
@@ -187,7 +240,7 @@ fn sealed(channel: i64, secret: &Aside) -> Option<String> {
             &public_key(),
             &Plaintext {
                 v: 1,
-                channel: Some(channel),
+                channel,
                 destination: secret.destination.clone(),
                 field: secret.field.clone(),
                 value: Zeroizing::clone(value),
@@ -262,7 +315,10 @@ fn scope_of<A: pgrx::WhoAllocated>(row: &PgHeapTuple<'_, A>) -> Scope {
 }
 
 fn kind_of<A: pgrx::WhoAllocated>(row: &PgHeapTuple<'_, A>) -> Kind {
-    let kind = row.get_by_name::<String>("kind").ok().flatten().unwrap_or_default();
+    parse_kind(&row.get_by_name::<String>("kind").ok().flatten().unwrap_or_default())
+}
+
+fn parse_kind(kind: &str) -> Kind {
     kind.parse().unwrap_or_else(|error: klaxon_model::channel::UnknownKind| {
         failure::invalid(error.to_string(), "See the table of channels in the documentation.")
     })

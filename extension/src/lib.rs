@@ -118,7 +118,7 @@ extension_sql_file!(
 extension_sql_file!(
     "../../sql/channel_test.sql",
     name = "channel_test",
-    requires = ["watcher", redeliver::request_channel_test]
+    requires = ["watcher", redeliver::request_channel_test, channel::request_config_test]
 );
 extension_sql_file!(
     "../../sql/policy.sql",

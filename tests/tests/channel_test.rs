@@ -132,3 +132,43 @@ async fn the_command_tests_what_is_saved_and_what_is_not() {
     let logged: i64 = scene.client.query_one(logged, &[]).await.unwrap().get(0);
     assert_eq!(logged, 1, "a test of what is not saved is not logged");
 }
+
+#[tokio::test]
+async fn a_configuration_is_tested_without_being_saved_or_logged() {
+    let scene = Scene::set(Database::new()).await;
+    let _worker = scene.worker(&[]).await;
+    let url = scene.receiver.serve("/hook", Hook::default().secret("sesame"));
+    let gone = scene.receiver.serve("/gone", Hook::default().answers([Answer::status(410).body("no more")]));
+    let call = async |config: serde_json::Value| {
+        let call = format!("CALL klaxon.test_config('webhook', '{config}')");
+        let row = within("the answer", scene.client.query_one(&call, &[])).await.unwrap();
+        (row.get::<_, bool>(0), row.get::<_, Option<i32>>(1), row.get::<_, Option<String>>(3))
+    };
+    assert_eq!(call(json!({"url": url, "hmac_secret": "sesame"})).await, (true, Some(200), None));
+    assert_eq!(scene.receiver.wait_at("/hook", 1).await.remove(0).verified, Some(Ok(())));
+    assert_eq!(call(json!({"url": gone})).await, (false, Some(410), Some("no more".into())));
+    let row = scene
+        .client
+        .query_one("CALL klaxon.test_config('webhook', '{\"url\": \"https://10.0.0.1/\"}')", &[])
+        .await
+        .unwrap();
+    assert_eq!(row.get::<_, Option<&str>>(2), Some("egress refused: target refused by policy"));
+
+    let left: i64 = scene
+        .client
+        .query_one(
+            "SELECT (SELECT count(*) FROM klaxon.delivery WHERE kind = 'attempt') + (SELECT count(*) FROM klaxon.config_test)
+                  + (SELECT count(*) FROM klaxon.channel) + (SELECT count(*) FROM klaxon.event)",
+            &[],
+        )
+        .await
+        .unwrap()
+        .get(0);
+    assert_eq!(left, 0, "nothing is kept of it");
+    let invalid = scene
+        .client
+        .batch_execute("CALL klaxon.test_config('webhook', '{\"colour\": 1}')")
+        .await
+        .unwrap_err();
+    assert_eq!(invalid.code(), Some(&SqlState::INVALID_PARAMETER_VALUE));
+}

@@ -317,3 +317,23 @@ async fn the_log_holds_no_secret_and_no_payload() {
         .get(0);
     assert!(!told.to_string().contains("hunter2") && !told.to_string().contains("swordfish"));
 }
+
+#[tokio::test]
+async fn a_channel_that_is_gone_is_disabled_and_that_is_an_event() {
+    let scene = Scene::set(Database::new()).await;
+    scene.webhook("gone", Hook::default().answers([Answer::status(410)]), json!({}), &["run.failed"]).await;
+    scene.webhook("ops", Hook::default(), json!({}), &["channel.disabled"]).await;
+    let _worker = scene.worker(&[]).await;
+    scene.emit("run.failed", json!({})).await;
+    let told = scene.receiver.wait_at("/ops", 1).await.remove(0).json();
+    assert_eq!((&told["type"], &told["data"]["channel"]), (&json!("channel.disabled"), &json!("gone")));
+    until(
+        &scene.client,
+        "(SELECT NOT enabled AND disabled_reason IS NOT NULL FROM klaxon.channel WHERE name = 'gone')",
+    )
+    .await;
+    scene.emit("run.failed", json!({})).await;
+    let pending: i64 =
+        scene.client.query_one("SELECT count(*) FROM klaxon.outbox", &[]).await.unwrap().get(0);
+    assert_eq!(pending, 0, "nothing is matched to it any more");
+}

@@ -224,7 +224,7 @@ fn route(row: &Row, keyring: &Keyring) -> Result<Arc<Route>, Error> {
 /// A sealed value carries the channel and the destination it was given for. Both are compared with
 /// what the row says now: whoever can write the tables could otherwise have a secret of one channel
 /// sent wherever another one points.
-fn open(
+pub fn open(
     id: i64,
     kind: Kind,
     config: &str,

@@ -30,6 +30,8 @@ pub struct Roll {
     pub silent: Vec<Uuid>,
     /// Whether the log has records of its own to take.
     pub journal: bool,
+    /// Whether somebody waits for a configuration to be tested.
+    pub tests: bool,
     /// The database's clock.
     pub clock: Option<Clock>,
 }
@@ -67,13 +69,20 @@ pub async fn heartbeat(
 ) -> Result<Roll, Error> {
     let owned = as_integers(owned);
     let rows = client.query(&statements.heartbeat, &[&me, &owned, &SILENCE, &notified]).await?;
-    let mut roll =
-        Roll { registered: false, living: Vec::new(), silent: Vec::new(), journal: false, clock: None };
+    let mut roll = Roll {
+        registered: false,
+        living: Vec::new(),
+        silent: Vec::new(),
+        journal: false,
+        tests: false,
+        clock: None,
+    };
     for row in &rows {
         let shown: DbTime = row.try_get("now")?;
         roll.clock = Some(Clock::new(shown, Instant::now()));
         roll.registered = row.try_get("registered")?;
         roll.journal = row.try_get("journal")?;
+        roll.tests = row.try_get("tests")?;
         let list = if row.try_get("alive")? { &mut roll.living } else { &mut roll.silent };
         list.push(row.try_get("id")?);
     }

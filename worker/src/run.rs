@@ -6,6 +6,7 @@ mod engine;
 mod flight;
 mod job;
 mod queue;
+pub mod test;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

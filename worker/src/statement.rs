@@ -48,6 +48,6 @@ macro_rules! statements {
 }
 
 statements! {
-    append, channels, cooldown, dead, disable, discover, event_types, failed, fence, first_due, head, health,
-    heartbeat, leave, lock, overflow, passed, projects, refill, register, sent, start, tick, unlock,
+    answer_test, append, channels, cooldown, dead, disable, discover, event_types, failed, fence, first_due, head, health,
+    heartbeat, leave, lock, overflow, passed, projects, refill, register, sent, start, take_tests, tick, unlock,
 }

@@ -10,11 +10,9 @@ use klaxon_model::channel::{self, Given, Kind, Rules};
 use klaxon_model::seal;
 use secrecy::SecretString;
 use serde_json::Value;
-use serde_json::value::RawValue;
-use uuid::Uuid;
 
 use super::run::{courier, guard};
-use crate::channel::{Answer, Channel, Courier, Delivery, Verdict};
+use crate::channel::{Answer, Channel, Courier, Verdict};
 use crate::clock::DbTime;
 use crate::config::Settings;
 use crate::database::{Target, describe};
@@ -120,24 +118,9 @@ async fn unsaved(settings: &Settings, kind: Kind, path: &Path) -> anyhow::Result
     let opened = channel::open(kind, &checked.stored, &secrets)?;
     let channel = Channel { id: 0, name: "test".into(), settings: Ok(opened) };
     let courier = Courier::new(Guard::new(guard(settings)?)?, courier(settings))?;
-    Ok(Told::from(courier.deliver(&channel, &delivery()?).await))
-}
-
-fn delivery() -> anyhow::Result<Delivery> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
-    Ok(Delivery {
-        id: Uuid::new_v4(),
-        event_id: Some(Uuid::new_v4()),
-        event_type: "test.dispatch".into(),
-        severity: None,
-        resolves: None,
-        project: None,
-        attempt: 1,
-        occurred_at: DbTime::from_unix_micros(i64::try_from(now.as_micros())?),
-        payload: RawValue::from_string(r#"{"channel": "test"}"#.into())?,
-        held_back: 0,
-        held_for: None,
-    })
+    let now = DbTime::from_unix_micros(i64::try_from(now.as_micros())?);
+    Ok(Told::from(courier.deliver(&channel, &crate::run::test::delivery(now)).await))
 }
 
 impl From<Answer> for Told {

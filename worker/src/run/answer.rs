@@ -1,11 +1,13 @@
 //! What the session's answers change.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::choose::JOURNAL_PAUSE;
 use super::engine::Engine;
 use super::job::{Answer, Lost};
+use super::test;
 use crate::clock::DbTime;
 use crate::directory::Found;
 use crate::discover::News;
@@ -113,11 +115,17 @@ impl Engine {
                 self.directory.invalidate();
                 self.schedule.hold(channel_id, Hold::Disabled, self.clock.at(now));
             }
+            Answer::Tests(tests) => {
+                for (test, channel) in tests {
+                    let courier = Arc::clone(&self.shared.courier);
+                    self.tests.spawn(test::make(courier, test, channel, self.clock.at(now)));
+                }
+            }
             Answer::Journaled(more) => {
                 self.session.journal = more && self.session.locked.contains(0);
                 self.session.journal_at = (!more).then(|| now + JOURNAL_PAUSE);
             }
-            Answer::Left => {}
+            Answer::TestAnswered | Answer::Left => {}
         }
         Ok(())
     }
@@ -129,6 +137,7 @@ impl Engine {
         }
         self.clock = roll.clock.unwrap_or(self.clock);
         self.session.silent = roll.silent;
+        self.session.tests = roll.tests && self.session.locked.contains(0);
         self.session.journal |= roll.journal && self.session.locked.contains(0);
         if self.session.draining.is_some() {
             return Ok(());

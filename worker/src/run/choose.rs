@@ -40,6 +40,12 @@ impl Engine {
             let wanted = self.session.wanted.without(self.session.locked);
             return Some(Job::Lock { wanted, afresh: self.session.locked.is_empty() });
         }
+        if let Some(tested) = self.session.tested.pop_front() {
+            return Some(Job::AnswerTest(tested));
+        }
+        if std::mem::take(&mut self.session.tests) {
+            return Some(Job::TakeTests);
+        }
         if self.session.journal && now >= *self.session.journal_at.get_or_insert(now + JOURNAL_PAUSE) {
             self.session.journal = false;
             return Some(Job::Journal { worker: self.worker });

@@ -15,6 +15,7 @@ use uuid::Uuid;
 use super::flight::{self, Landing};
 use super::job::{self, Answer, DEADLINE, Database, Doing, Lost};
 use super::queue::Outcomes;
+use super::test::Tested;
 use super::{DRAIN_MARGIN, Shared};
 use crate::channel::Project;
 use crate::clock::{Clock, DbTime};
@@ -35,6 +36,8 @@ pub struct Engine {
     pub(super) directory: Directory,
     pub(super) clock: Clock,
     flights: JoinSet<Landing>,
+    /// Tests of configurations, beside the deliveries.
+    pub(super) tests: JoinSet<Tested>,
     /// What waits for a cooldown to be settled.
     pub(super) waiting: Waiting,
     pub(super) outcomes: Outcomes,
@@ -56,6 +59,9 @@ pub struct State {
     /// Whether the log has records of its own to take, and since when they may be.
     pub journal: bool,
     pub journal_at: Option<Instant>,
+    /// Whether configurations wait to be tested, and what came of those that were.
+    pub tests: bool,
+    pub tested: VecDeque<Tested>,
     pub disable: VecDeque<(i64, String)>,
     pub snapshot: Option<Snapshot>,
     pub news: bool,
@@ -98,6 +104,7 @@ impl Engine {
             // Shows nothing as due until the database has said what time it is.
             clock: Clock::new(DbTime::MIN, now),
             flights: JoinSet::new(),
+            tests: JoinSet::new(),
             waiting: Waiting::default(),
             outcomes: Outcomes::default(),
             written: Written::default(),
@@ -174,6 +181,10 @@ impl Engine {
                         }
                         landing = self.flights.try_join_next();
                     }
+                }
+                Some(tested) = self.tests.join_next(), if !self.tests.is_empty() => {
+                    // As with flights.
+                    self.session.tested.extend(tested.ok());
                 }
                 notification = notifications.recv() => {
                     self.hear(notification.ok_or(Lost::Closed)?);

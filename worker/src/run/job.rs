@@ -13,6 +13,8 @@ use tokio_postgres::Client;
 use uuid::Uuid;
 
 use super::Shared;
+use super::test::{self, Tested};
+use crate::channel::Channel;
 use crate::clock::{Clock, DbTime};
 use crate::cooldown::{self, Decided};
 use crate::directory::{self, Loaded, Request};
@@ -82,6 +84,10 @@ pub enum Job {
     Load(Request),
     /// Disable a channel.
     Disable { channel_id: i64, reason: String },
+    /// Take configurations to be tested.
+    TakeTests,
+    /// Say what came of one.
+    AnswerTest(Tested),
     /// Write the log's own records.
     Journal { worker: Uuid },
     /// Go.
@@ -111,6 +117,10 @@ pub enum Answer {
     Loaded(Loaded),
     /// To a disabling: the channel's name, if it was enabled until now.
     Disabled { channel_id: i64, name: Option<String>, reason: String },
+    /// To configurations to be tested.
+    Tests(Vec<(Uuid, Channel)>),
+    /// To what came of one.
+    TestAnswered,
     /// To the log's own records: whether there are more.
     Journaled(bool),
     /// To the last.
@@ -177,6 +187,22 @@ async fn perform(database: &Database, shared: &Shared, job: Job) -> Result<Answe
             let name = row.map(|row| row.try_get("name")).transpose()?;
             Answer::Disabled { channel_id, name, reason }
         }
+        Job::TakeTests => match test::take(client, statements, &shared.keyring).await {
+            Err(error) if client.is_closed() => return Err(error.into()),
+            Err(error) => {
+                tracing::error!(reason = reason(&error), "tests were not taken");
+                Answer::TestAnswered
+            }
+            Ok(tests) => Answer::Tests(tests),
+        },
+        Job::AnswerTest(tested) => match test::answer(client, statements, tested).await {
+            Err(error) if client.is_closed() => return Err(error.into()),
+            Err(error) => {
+                tracing::error!(reason = reason(&error), "a test was not answered");
+                Answer::TestAnswered
+            }
+            Ok(()) => Answer::TestAnswered,
+        },
         Job::Journal { worker } => match journal::keep(client, &shared.keyring, worker).await {
             Ok(more) => Answer::Journaled(more),
             Err(error) if client.is_closed() => return Err(error.into()),

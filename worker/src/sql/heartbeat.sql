@@ -9,6 +9,6 @@ WITH beat AS (
     WHERE w.id = $1::uuid
     RETURNING w.id
 )
-SELECT klaxon.journal_is_due() AS journal, w.id, w.id = $1::uuid OR w.heartbeat_at > clock_timestamp() - make_interval(secs => $3) AS alive,
+SELECT klaxon.journal_is_due() AS journal, EXISTS (SELECT FROM klaxon.config_test AS t WHERE t.taken_at IS NULL) AS tests, w.id, w.id = $1::uuid OR w.heartbeat_at > clock_timestamp() - make_interval(secs => $3) AS alive,
        EXISTS (SELECT FROM beat) AS registered, clock_timestamp() AS now
 FROM klaxon.worker AS w
