@@ -44,7 +44,7 @@ test: setup ## everything but the benchmarks
 
 .PHONY: test-unit
 test-unit:
-	cargo test -p klaxon-model -p klaxon
+	cargo test -p klaxon-model -p klaxon-channel -p klaxon
 
 # pgrx runs its own cluster as the user postgres when we are root, who may not run one: in a folder
 # that postgres can reach, wherever the clone is.
@@ -62,9 +62,9 @@ test-client:
 
 lint: setup ## formatting, lints, documentation, and that the committed schema is the generated one
 	cargo fmt --all --check
-	cargo clippy --all-targets -p klaxon-model -p klaxon -p klaxon-tests -p klaxon-bench -- -D warnings
+	cargo clippy --all-targets -p klaxon-model -p klaxon-channel -p klaxon -p klaxon-tests -p klaxon-bench -- -D warnings
 	cargo clippy --all-targets -p pg_klaxon $(FEATURES) -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items -p klaxon-model -p klaxon
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items -p klaxon-model -p klaxon-channel -p klaxon
 	$(MAKE) --no-print-directory schema SCHEMA_OUT=target/generated.sql
 	@pgrx-config/schema.sh same sql/pg_klaxon--$(VERSION).sql target/generated.sql
 

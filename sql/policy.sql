@@ -36,7 +36,7 @@ GRANT EXECUTE ON FUNCTION klaxon.tick(), klaxon.settle_cooldowns(bigint[], text[
     TO klaxon_worker;
 GRANT EXECUTE ON FUNCTION
     klaxon.is_member(text, text), klaxon.is_project_admin(text, text), klaxon.owns_subscription(bigint, text),
-    klaxon.holds_no_secret(jsonb), klaxon.channel_named(text, text, text),
+    klaxon.is_channel_kind(text), klaxon.holds_no_secret(jsonb), klaxon.channel_named(text, text, text),
     klaxon.subscribe(text[], text[], text, jsonb, text, time, text, interval, boolean, text),
     klaxon.mute(bigint, timestamptz), klaxon.unmute(bigint), klaxon.mark_read(bigint[]), klaxon.unread_count(),
     klaxon.digest_due(time, text, timestamptz), klaxon.check_public_key(text), klaxon.explain_event(text, jsonb, text),
@@ -91,8 +91,8 @@ GRANT SELECT, UPDATE (taken_at, answered_at, success, status_code, error, respon
 GRANT SELECT, INSERT, UPDATE ON klaxon.audit_head TO klaxon_worker;
 GRANT INSERT (id, type, project, payload, dedup_key, occurred_at) ON klaxon.event TO klaxon_worker;
 GRANT UPDATE (enabled, disabled_reason) ON klaxon.channel TO klaxon_worker;
--- Asked by the constraint of every row it changes.
-GRANT EXECUTE ON FUNCTION klaxon.holds_no_secret(jsonb) TO klaxon_worker;
+-- Asked by the constraints of every row it changes.
+GRANT EXECUTE ON FUNCTION klaxon.is_channel_kind(text), klaxon.holds_no_secret(jsonb) TO klaxon_worker;
 GRANT UPDATE (sealed) ON klaxon.channel_secret TO klaxon_worker;
 GRANT USAGE ON SEQUENCE klaxon.digest_item_id_seq TO klaxon_worker;
 

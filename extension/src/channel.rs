@@ -9,7 +9,8 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-use klaxon_model::channel::{Given, Kind, Rules, SecretField, check};
+use klaxon_channel::config::{ConfigError, Given, Rules, SecretField, check};
+use klaxon_channel::kind::{Kind, UnknownKind};
 use klaxon_model::seal::{Plaintext, PublicKey, seal};
 use pgrx::prelude::*;
 use pgrx::{AllocatedByRust, JsonB};
@@ -232,6 +233,18 @@ pub fn request_config_test(kind: Option<&str>, config: Option<JsonbText>) -> pgr
         .unwrap_or_else(|| failure::invalid("the test was not written".into(), ""))
 }
 
+/// What the column `kind` may hold.
+#[pg_extern(immutable, strict, parallel_safe)]
+pub fn is_channel_kind(kind: &str) -> bool {
+    kind.parse::<Kind>().is_ok()
+}
+
+/// What the column `config` may hold, triggers off or not.
+#[pg_extern(immutable, strict, parallel_safe)]
+pub fn holds_no_secret(config: JsonbText) -> bool {
+    serde_json::from_str(&config.0).is_ok_and(|config| klaxon_channel::config::holds_no_secret(&config))
+}
+
 fn sealed(channel: Option<i64>, secret: &Aside) -> Option<String> {
     match &secret.given {
         Given::Keep => None,
@@ -319,7 +332,7 @@ fn kind_of<A: pgrx::WhoAllocated>(row: &PgHeapTuple<'_, A>) -> Kind {
 }
 
 fn parse_kind(kind: &str) -> Kind {
-    kind.parse().unwrap_or_else(|error: klaxon_model::channel::UnknownKind| {
+    kind.parse().unwrap_or_else(|error: UnknownKind| {
         failure::invalid(error.to_string(), "See the table of channels in the documentation.")
     })
 }
@@ -336,7 +349,7 @@ fn config_text<A: pgrx::WhoAllocated>(row: &PgHeapTuple<'_, A>) -> String {
     }
 }
 
-fn refuse_config(kind: Kind, error: &klaxon_model::channel::ConfigError) -> ! {
+fn refuse_config(kind: Kind, error: &ConfigError) -> ! {
     failure::raise(
         PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
         error.to_string(),

@@ -62,7 +62,11 @@ pub extern "C-unwind" fn _PG_init() {
 extension_sql_file!("../../sql/roles.sql", name = "roles", bootstrap);
 extension_sql_file!("../../sql/project.sql", name = "project", requires = ["roles"]);
 extension_sql_file!("../../sql/event_type.sql", name = "event_type", requires = ["project"]);
-extension_sql_file!("../../sql/channel.sql", name = "channel", requires = ["event_type"]);
+extension_sql_file!(
+    "../../sql/channel.sql",
+    name = "channel",
+    requires = ["event_type", channel::is_channel_kind, channel::holds_no_secret]
+);
 extension_sql_file!("../../sql/subscription.sql", name = "subscription", requires = ["channel"]);
 extension_sql_file!(
     "../../sql/event.sql",

@@ -7,7 +7,6 @@
 //! | [`glob`] | globs as Python's `fnmatch` reads them |
 //! | [`filter`] | what else must hold of an event that a subscription names |
 //! | [`title`] | what happened, in a line a person understands |
-//! | [`channel`] | each kind's configuration and its rules |
 //! | [`seal`] | secrets sealed to the worker's public key |
 //! | [`signature`] | how a webhook's receiver knows it is us |
 //! | [`audit`] | the record of an attempt, its canonical bytes and the chain of them |
@@ -15,7 +14,6 @@
 #![warn(missing_docs)]
 
 pub mod audit;
-pub mod channel;
 pub mod event_type;
 pub mod filter;
 pub mod glob;

@@ -215,7 +215,7 @@ impl Settings {
     /// The settings as `klaxon.worker` shows them: secrets masked.
     #[must_use]
     pub fn masked(&self) -> serde_json::Value {
-        let mask = |present: bool| present.then_some(klaxon_model::channel::MASK);
+        let mask = |present: bool| present.then_some(klaxon_channel::config::MASK);
         serde_json::json!({
             "concurrency": self.concurrency,
             "per-channel": self.per_channel,

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::try_join3;
-use klaxon_model::channel::{self, Kind, Rules};
+use klaxon_channel::config::{self, Rules};
+use klaxon_channel::kind::Kind;
 use klaxon_model::event_type::Severity;
 use klaxon_model::seal::{self, SecretKey};
 use secrecy::SecretString;
@@ -230,10 +231,10 @@ pub fn open(
     config: &str,
     sealed: &BTreeMap<String, String>,
     keys: &[SecretKey],
-) -> Result<channel::Settings, String> {
+) -> Result<config::Settings, String> {
     let config = serde_json::from_str(config).map_err(|_| "config is no JSON".to_owned())?;
     let rules = Rules { allow_http: true, needs_smtp_host: false };
-    let destination = channel::check(kind, &config, &rules).map_err(|error| error.to_string())?.destination;
+    let destination = config::check(kind, &config, &rules).map_err(|error| error.to_string())?.destination;
     let mut secrets = BTreeMap::new();
     for (field, sealed) in sealed {
         let plain =
@@ -250,5 +251,5 @@ pub fn open(
         }
         secrets.insert(field.clone(), SecretString::from(plain.value.to_string()));
     }
-    channel::open(kind, &config, &secrets).map_err(|error| error.to_string())
+    config::open(kind, &config, &secrets).map_err(|error| error.to_string())
 }

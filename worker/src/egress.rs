@@ -19,10 +19,8 @@ mod http;
 mod policy;
 mod smtp;
 
-pub use http::{Http, Post, Reply};
-#[cfg(test)]
-pub use smtp::Refusal;
-pub use smtp::{Login, Mailer, Sent, Server, Step};
+pub use http::Http;
+pub use smtp::Mailer;
 
 /// What the operator allows.
 #[derive(Clone, Debug)]

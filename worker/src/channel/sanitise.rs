@@ -2,8 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
-use klaxon_model::channel::Target;
-use secrecy::{ExposeSecret as _, SecretString};
+use klaxon_channel::form::Form;
 
 use super::{Answer, Smtp};
 
@@ -17,7 +16,7 @@ const SHORTEST: usize = 4;
 const TORN: usize = 8;
 
 /// An answer fit to be stored and shown; `own` is the worker's mail server.
-pub fn answer(answer: Answer, target: &Target, own: Option<&Smtp>) -> Answer {
+pub fn answer(answer: Answer, target: &dyn Form, own: Option<&Smtp>) -> Answer {
     if answer.error.is_none() && answer.body.is_none() {
         return answer;
     }
@@ -68,73 +67,20 @@ fn strike_torn(text: &mut String, secrets: &[String]) {
 
 /// Every secret of a channel, as it is and as receivers encode what they echo; longest first, so
 /// that none hides inside another.
-fn secrets(target: &Target, own: Option<&Smtp>) -> Vec<String> {
+fn secrets(target: &dyn Form, own: Option<&Smtp>) -> Vec<String> {
     let mut all = Vec::new();
     let mut add = |secret: &str| {
         if secret.len() >= SHORTEST {
             all.extend(spellings(secret));
         }
     };
-    let mut login = |user: &str, pass: &SecretString| {
-        add(pass.expose_secret());
-        // As AUTH PLAIN sends them (RFC 4616).
-        add(&format!("\0{user}\0{}", pass.expose_secret()));
-    };
-    if let Some(own) = own.and_then(|own| own.server.login.as_ref()) {
-        login(&own.user, &own.pass);
+    if let Some(login) = own.and_then(|own| own.server.login.as_ref()) {
+        login.secrets(&mut add);
     }
-    match target {
-        Target::Webhook(webhook) => {
-            webhook.headers.iter().for_each(|(_, value)| header(value.expose_secret(), &mut add));
-            let secrets = webhook.hmac_secret.iter().chain(&webhook.previous_hmac_secret);
-            secrets.for_each(|secret| add(secret.expose_secret()));
-        }
-        Target::Email(email) => {
-            if let Some((user, pass)) =
-                email.server.as_ref().and_then(|server| server.user.as_ref().zip(server.pass.as_ref()))
-            {
-                login(user, pass);
-            }
-        }
-        Target::Slack(slack) => address(slack.webhook_url.expose_secret(), &mut add),
-        Target::Discord(discord) => address(discord.webhook_url.expose_secret(), &mut add),
-        Target::Telegram(telegram) => {
-            let token = telegram.bot_token.expose_secret();
-            add(token);
-            // The number before the colon is the bot's public id.
-            add(token.split_once(':').map_or("", |(_, secret)| secret));
-        }
-        Target::Pagerduty(pagerduty) => add(pagerduty.integration_key.expose_secret()),
-    }
+    target.secrets(&mut add);
     all.sort_unstable_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
     all.dedup();
     all
-}
-
-/// A header is often a scheme and the secret after it; of `Basic` that is a user and a password
-/// (RFC 7617).
-fn header(value: &str, add: &mut impl FnMut(&str)) {
-    add(value);
-    let Some((scheme, credentials)) = value.split_once(' ') else { return };
-    add(credentials);
-    if scheme.eq_ignore_ascii_case("basic")
-        && let Some(pair) =
-            STANDARD.decode(credentials.trim()).ok().and_then(|pair| String::from_utf8(pair).ok())
-    {
-        add(&pair);
-        add(pair.split_once(':').map_or("", |(_, pass)| pass));
-    }
-}
-
-/// A URL that is a secret is one for its path, of which the last part is the token.
-fn address(url: &str, add: &mut impl FnMut(&str)) {
-    add(url);
-    let Some(path) = url.strip_prefix("https://").and_then(|rest| rest.find('/').map(|at| &rest[at..]))
-    else {
-        return;
-    };
-    add(path);
-    add(path.trim_end_matches('/').rsplit('/').next().unwrap_or_default());
 }
 
 /// A secret as it is, and as URLs, JSON, HTML, base64 and hexadecimal have it.
@@ -190,11 +136,28 @@ fn lower_escapes(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use klaxon_model::channel::{Email, Slack, Telegram, Webhook};
+    use std::collections::BTreeMap;
+
+    use klaxon_channel::config::{self, Given, Rules};
+    use klaxon_channel::form::{Login, Server};
+    use klaxon_channel::kind::{Kind, Target};
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::channel::Verdict;
-    use crate::egress::{Login, Server};
+
+    fn opened(kind: Kind, config: Value) -> Target {
+        let checked = config::check(kind, &config, &Rules::default()).unwrap();
+        let secrets = checked.secrets.into_iter().map(|secret| {
+            let Given::Clear(value) = secret.value else { panic!("a secret in clear") };
+            (secret.name, value.as_str().into())
+        });
+        config::open(kind, &checked.stored, &secrets.collect::<BTreeMap<_, _>>()).unwrap().target
+    }
+
+    fn slack() -> Target {
+        opened(Kind::Slack, json!({"webhook_url": "https://hooks.slack.com/services/T/B/xyz"}))
+    }
 
     fn said(target: &Target, body: &str) -> String {
         let raw = Answer {
@@ -203,18 +166,15 @@ mod tests {
             error: None,
             body: Some(body.into()),
         };
-        answer(raw, target, None).body.unwrap()
+        answer(raw, &**target, None).body.unwrap()
     }
 
     #[test]
     fn secrets_are_struck_however_they_are_written() {
-        let target = Target::Webhook(Webhook {
-            url: "https://x.com".parse().unwrap(),
-            headers: vec![("Authorization".into(), "Bearer t0k/en+1".into())],
-            hmac_secret: Some("wh\"sec".into()),
-            previous_hmac_secret: None,
-            signature_header: "X".into(),
-        });
+        let target = opened(
+            Kind::Webhook,
+            json!({"url": "https://x.com", "headers": {"Authorization": "Bearer t0k/en+1"}, "hmac_secret": "wh\"sec"}),
+        );
         for body in [
             "got Bearer t0k/en+1",
             "got t0k/en+1",
@@ -235,42 +195,36 @@ mod tests {
                 "{body}: {clean}"
             );
         }
-        let slack = Target::Slack(Slack { webhook_url: "https://hooks.slack.com/services/T/B/xyz".into() });
+        let slack = slack();
         assert_eq!(said(&slack, "no such hook /services/T/B/xyz"), "no such hook [secret]");
         let escaped = r#"{"url": "https:\/\/hooks.slack.com\/services\/T\/B\/xyz"}"#;
         assert_eq!(said(&slack, escaped), r#"{"url": "[secret]"}"#);
-        let telegram = Target::Telegram(Telegram { bot_token: "12:AbCdEfGh".into(), chat_id: "1".into() });
+        let telegram = opened(Kind::Telegram, json!({"bot_token": "12:AbCdEfGh", "chat_id": 1}));
         assert_eq!(said(&telegram, "bot AbCdEfGh is unknown"), "bot [secret] is unknown");
     }
 
     #[test]
     fn passwords_are_struck_as_they_were_sent() {
-        let basic = Target::Webhook(Webhook {
-            url: "https://x.com".parse().unwrap(),
-            headers: vec![(
-                "Authorization".into(),
-                format!("Basic {}", STANDARD.encode("ann:p4ssword")).into(),
-            )],
-            hmac_secret: None,
-            previous_hmac_secret: None,
-            signature_header: "X".into(),
-        });
+        let basic = opened(
+            Kind::Webhook,
+            json!({"url": "https://x.com", "headers": {"Authorization": format!("Basic {}", STANDARD.encode("ann:p4ssword"))}}),
+        );
         for body in ["ann:p4ssword", "wrong: p4ssword", &STANDARD.encode("ann:p4ssword")] {
             assert!(said(&basic, body).ends_with(STRUCK) && !said(&basic, body).contains("p4ss"), "{body}");
         }
         let login = Login { user: "bob".into(), pass: "w0rker-pass".into() };
         let server = Server { host: "m".into(), port: 587, tls: true, implicit: None, login: Some(login) };
         let own = Smtp { server, from: None, from_name: "k".into() };
-        let email = Target::Email(Email { server: None, from_addr: None, to_addrs: Vec::new() });
+        let email = opened(Kind::Email, json!({"to_addrs": ["ann@example.com"]}));
         for said in ["w0rker-pass", &STANDARD.encode("\0bob\0w0rker-pass")] {
             let raw = Answer::retry(format!("535 {said}"));
-            assert_eq!(answer(raw, &email, Some(&own)).error.unwrap(), "535 [secret]");
+            assert_eq!(answer(raw, &*email, Some(&own)).error.unwrap(), "535 [secret]");
         }
     }
 
     #[test]
     fn a_secret_torn_by_the_limit_is_struck() {
-        let slack = Target::Slack(Slack { webhook_url: "https://hooks.slack.com/services/T/B/xyz".into() });
+        let slack = slack();
         assert_eq!(said(&slack, "see https://hooks.slack.com/serv"), "see [secret]");
         assert_eq!(said(&slack, "see /services/T\u{fffd}"), "see [secret]");
         assert_eq!(said(&slack, "see https:/"), "see https:/");
@@ -279,7 +233,7 @@ mod tests {
 
     #[test]
     fn what_is_stored_is_printable_and_bounded() {
-        let slack = Target::Slack(Slack { webhook_url: "https://hooks.slack.com/services/T/B/xyz".into() });
+        let slack = slack();
         assert_eq!(said(&slack, "a\0b\u{1b}[0m\r\nc"), "a\u{fffd}b\u{fffd}[0m  c");
         let long = said(&slack, &"é".repeat(8192));
         assert_eq!(long.len(), 8192);

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 
-use crate::channel::{Courier, CourierOptions, Smtp};
+use crate::channel::{Courier, Options, Smtp};
 use crate::config::Settings;
 use crate::database::Target;
-use crate::egress::{Guard, GuardOptions, Login, Server};
+use crate::egress::{Guard, GuardOptions};
 use crate::keyring::Keyring;
 use crate::metrics;
 use crate::run::{self, Shared};
+use klaxon_channel::form::{Login, Server};
 
 /// Serves until SIGTERM or SIGINT.
 ///
@@ -69,7 +70,7 @@ pub fn guard(settings: &Settings) -> anyhow::Result<GuardOptions> {
 }
 
 /// What the settings add to messages.
-pub fn courier(settings: &Settings) -> CourierOptions {
+pub fn courier(settings: &Settings) -> Options {
     let login = match (&settings.smtp_user, &settings.smtp_pass) {
         (Some(user), Some(pass)) => Some(Login { user: user.clone(), pass: pass.clone() }),
         _ => None,
@@ -85,5 +86,5 @@ pub fn courier(settings: &Settings) -> CourierOptions {
         from: settings.smtp_from.clone().or_else(|| settings.smtp_user.clone()),
         from_name: settings.smtp_from_name.clone(),
     });
-    CourierOptions { site_url: settings.site_url.clone(), smtp }
+    Options { site_url: settings.site_url.clone(), smtp }
 }

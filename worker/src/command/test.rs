@@ -6,14 +6,14 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use klaxon_model::channel::{self, Given, Kind, Rules};
+use klaxon_channel::config::{self, Given, Rules};
+use klaxon_channel::kind::Kind;
 use klaxon_model::seal;
 use secrecy::SecretString;
 use serde_json::Value;
 
 use super::run::{courier, guard};
 use crate::channel::{Answer, Channel, Courier, Verdict};
-use crate::clock::DbTime;
 use crate::config::Settings;
 use crate::database::{Target, describe};
 use crate::egress::Guard;
@@ -98,7 +98,7 @@ async fn unsaved(settings: &Settings, kind: Kind, path: &Path) -> anyhow::Result
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let config: Value = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
     let rules = Rules { allow_http: settings.allow_http, needs_smtp_host: settings.smtp_host.is_none() };
-    let checked = channel::check(kind, &config, &rules).with_context(|| path.display().to_string())?;
+    let checked = config::check(kind, &config, &rules).with_context(|| path.display().to_string())?;
     let mut secrets = BTreeMap::new();
     for secret in checked.secrets {
         let value = match secret.value {
@@ -115,12 +115,13 @@ async fn unsaved(settings: &Settings, kind: Kind, path: &Path) -> anyhow::Result
         };
         secrets.insert(secret.name, SecretString::from(value));
     }
-    let opened = channel::open(kind, &checked.stored, &secrets)?;
+    let opened = config::open(kind, &checked.stored, &secrets)?;
     let channel = Channel { id: 0, name: "test".into(), settings: Ok(opened) };
     let courier = Courier::new(Guard::new(guard(settings)?)?, courier(settings))?;
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
-    let now = DbTime::from_unix_micros(i64::try_from(now.as_micros())?);
-    Ok(Told::from(courier.deliver(&channel, &crate::run::test::delivery(now)).await))
+    Ok(Told::from(
+        courier.deliver(&channel, &crate::run::test::delivery(i64::try_from(now.as_micros())?)).await,
+    ))
 }
 
 impl From<Answer> for Told {

@@ -6,13 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use bytes::Bytes;
+use klaxon_channel::form::{Post, Reply};
 use reqwest::dns::{Name, Resolve, Resolving};
-use reqwest::header::{HOST, HeaderMap, HeaderValue};
+use reqwest::header::{HOST, HeaderValue};
 use reqwest::{Client, redirect};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use rustls::{ClientConfig, RootCertStore};
-use url::Url;
 
 use super::{EgressError, Guard, GuardOptions, Purpose};
 
@@ -20,28 +19,6 @@ use super::{EgressError, Guard, GuardOptions, Purpose};
 const CLIENTS: usize = 512;
 /// How long an idle connection is kept.
 const IDLE: Duration = Duration::from_secs(60);
-
-/// A request to be.
-#[derive(Debug)]
-pub struct Post {
-    /// Where to.
-    pub url: Url,
-    /// With which headers.
-    pub headers: HeaderMap,
-    /// And this.
-    pub body: Bytes,
-}
-
-/// What came back.
-#[derive(Debug)]
-pub struct Reply {
-    /// HTTP status.
-    pub status: u16,
-    /// Its headers.
-    pub headers: HeaderMap,
-    /// The beginning of its body.
-    pub body: Vec<u8>,
-}
 
 /// Why there is no reply. Says neither URL nor address.
 #[derive(Debug, thiserror::Error)]

@@ -6,17 +6,17 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use klaxon_channel::form::{Sent, Server, Step};
 use lettre::Message;
 use lettre::transport::smtp::client::{Certificate, TlsParameters};
 use lettre::transport::smtp::extension::ClientId;
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::ExposeSecret as _;
 use tokio::time::Instant;
 
 use super::{Guard, Purpose};
 
 mod session;
 
-pub use session::{Refusal, Step};
 use session::{Session, Trouble};
 
 /// Servers whose sessions are kept.
@@ -27,46 +27,6 @@ const SESSIONS: usize = 16;
 const IDLE: Duration = Duration::from_secs(30);
 /// How long a farewell may take.
 const FAREWELL: Duration = Duration::from_secs(1);
-
-/// A mail server.
-#[derive(Clone, Debug)]
-pub struct Server {
-    /// Its name: what its certificate must say.
-    pub host: String,
-    /// Its port.
-    pub port: u16,
-    /// Whether TLS is required.
-    pub tls: bool,
-    /// TLS from the start rather than by STARTTLS; by the port (465) where it is absent.
-    pub implicit: Option<bool>,
-    /// Who logs in.
-    pub login: Option<Login>,
-}
-
-/// Who logs in.
-#[derive(Clone, Debug)]
-pub struct Login {
-    /// The user.
-    pub user: String,
-    /// The password.
-    pub pass: SecretString,
-}
-
-/// What the server said of a mail.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Sent {
-    /// It took it, for all recipients but those it refused for good.
-    Accepted {
-        /// SMTP reply code.
-        code: i32,
-        /// What it said of the others.
-        refused: Vec<Refusal>,
-    },
-    /// It took it for nobody.
-    Refused(Refusal),
-    /// There was no answer: what failed, without an address.
-    Failed(String),
-}
 
 /// Whose session it is: another address, user or password is another session.
 #[derive(Clone, PartialEq, Eq, Hash)]

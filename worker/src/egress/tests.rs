@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
+use klaxon_channel::form::{Post, Reply};
 use rcgen::{CertificateParams, Issuer, KeyPair};
 use reqwest::header::HeaderMap;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};

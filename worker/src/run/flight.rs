@@ -88,7 +88,7 @@ fn delivery(row: &mut Pending, project: Option<Arc<Project>>, meaning: Meaning) 
         resolves: meaning.resolves,
         project,
         attempt: row.attempts.saturating_add(1),
-        occurred_at: event.occurred_at,
+        occurred_at: event.occurred_at.unix_micros(),
         payload: event.payload,
         held_back: row.held_back,
         held_for: row.held_for,

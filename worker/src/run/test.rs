@@ -5,7 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use klaxon_model::channel::Kind;
+use klaxon_channel::kind::Kind;
 use serde_json::value::RawValue;
 use tokio_postgres::{Client, Error, Row};
 use uuid::Uuid;
@@ -44,12 +44,12 @@ fn channel(row: &Row, keyring: &Keyring) -> Result<Channel, Error> {
 
 /// Makes it.
 pub async fn make(courier: Arc<Courier>, test: Uuid, channel: Channel, now: DbTime) -> Tested {
-    let delivery = delivery(now);
+    let delivery = delivery(now.unix_micros());
     (test, AssertUnwindSafe(courier.deliver(&channel, &delivery)).catch_unwind().await.ok())
 }
 
 /// The canned message.
-pub fn delivery(now: DbTime) -> Delivery {
+pub fn delivery(now: i64) -> Delivery {
     Delivery {
         id: Uuid::new_v4(),
         event_id: Some(Uuid::new_v4()),

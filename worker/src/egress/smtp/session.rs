@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use klaxon_channel::form::{Login, Refusal, Sent, Step};
 use lettre::transport::smtp::Error;
 use lettre::transport::smtp::authentication::{Credentials, Mechanism};
 use lettre::transport::smtp::client::{AsyncSmtpConnection, TlsParameters};
@@ -13,48 +14,6 @@ use lettre::transport::smtp::extension::{ClientId, Extension, MailBodyParameter,
 use lettre::transport::smtp::response::Response;
 use lettre::{Address, Message};
 use secrecy::ExposeSecret as _;
-
-use super::{Login, Sent};
-
-/// How far a conversation has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Connection, greeting, TLS.
-    Connect,
-    /// User and password.
-    Login,
-    /// `MAIL FROM`.
-    Sender,
-    /// `RCPT TO`.
-    Recipient,
-    /// `DATA` and the mail.
-    Content,
-}
-
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Connect => "the connection",
-            Self::Login => "the login",
-            Self::Sender => "the sender",
-            Self::Recipient => "a recipient",
-            Self::Content => "the mail",
-        })
-    }
-}
-
-/// A reply that says no.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// To what.
-    pub step: Step,
-    /// SMTP reply code.
-    pub code: i32,
-    /// Whether it will always say so (5xx).
-    pub permanent: bool,
-    /// Its words.
-    pub said: String,
-}
 
 /// Why a mail was not taken.
 #[derive(Debug)]

@@ -3,11 +3,13 @@
 
 use std::fmt::Write as _;
 
-use klaxon_model::channel::Kind;
 use serde_json::{Value, json};
 
-use super::tests::{channel, delivery};
-use super::*;
+use crate::delivery::{Channel, DIGEST, Delivery, Options};
+use crate::form::Request;
+use crate::kind::Kind;
+use crate::message::Message;
+use crate::tests::{channel, delivery};
 
 /// A payload such as an application sends.
 fn payload(event_type: &str) -> Value {
@@ -49,7 +51,7 @@ fn payload(event_type: &str) -> Value {
 
 /// The built-in types as the extension has them: `('name', 'description', 'severity', resolves, …`.
 fn built_in() -> Vec<Delivery> {
-    let rows = include_str!("../../../sql/event_type.sql").lines().map(str::trim);
+    let rows = include_str!("../../sql/event_type.sql").lines().map(str::trim);
     let of = |row: &str| {
         let row = row.replace("''", "’");
         let texts: Vec<&str> = row.split('\'').collect();
@@ -88,14 +90,14 @@ fn digest() -> Delivery {
 
 /// All that goes out, with the time of sending and what is random held still.
 fn rendered(channel: &Channel) -> String {
-    let options = CourierOptions::default();
+    let options = Options::default();
     let mut all = String::new();
     let deliveries = built_in();
     assert_eq!(deliveries.len(), 15);
     for delivery in deliveries {
         let message = Message { now: 1_767_225_601, ..Message::new(channel, &delivery, &options) };
         writeln!(all, "=== {}", delivery.event_type).unwrap();
-        match form(&channel.settings.as_ref().unwrap().target).render(&message).unwrap() {
+        match channel.settings.as_ref().unwrap().target.render(&message).unwrap() {
             Request::Http(post) => {
                 let body: Value = serde_json::from_slice(&post.body).unwrap();
                 writeln!(all, "POST {}", post.url).unwrap();

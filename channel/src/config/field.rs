@@ -1,11 +1,11 @@
 //! Fields of a configuration, read with errors that name them.
 
+use klaxon_model::seal::{PREFIX, is_sealed};
 use serde_json::{Map, Value};
 use url::Url;
 use zeroize::Zeroizing;
 
 use super::{ConfigError, Given, MASK};
-use crate::seal::{PREFIX, is_sealed};
 
 /// Longest URL, in bytes.
 const MAX_URL: usize = 2048;
@@ -20,12 +20,21 @@ pub fn text<'a>(map: &'a Map<String, Value>, field: &str) -> Result<Option<&'a s
             Err(ConfigError::new(field, "contains a control character", "It is one line of text."))
         }
         Some(Value::String(text)) => Ok(Some(text)),
-        Some(_) => Err(ConfigError::new(field, "must be a string", "Write it in double quotes.")),
+        Some(_) => Err(no_string(field)),
     }
 }
 
 pub fn required<'a>(map: &'a Map<String, Value>, field: &str) -> Result<&'a str, ConfigError> {
     text(map, field)?.ok_or_else(|| missing(field))
+}
+
+pub fn no_string(field: &str) -> ConfigError {
+    ConfigError::new(field, "must be a string", "Write it in double quotes.")
+}
+
+/// What of a value an error repeats.
+pub fn shown(text: &str) -> String {
+    text.chars().take(100).collect()
 }
 
 pub fn missing(field: &str) -> ConfigError {
@@ -37,8 +46,12 @@ pub fn secret(map: &Map<String, Value>, field: &str) -> Result<Option<Given>, Co
     match map.get(field) {
         None => Ok(None),
         Some(Value::String(text)) => given(field, text).map(Some),
-        Some(_) => Err(ConfigError::new(field, "must be a string", "Write it in double quotes.")),
+        Some(_) => Err(no_string(field)),
     }
+}
+
+pub fn required_secret(map: &Map<String, Value>, field: &str) -> Result<Given, ConfigError> {
+    secret(map, field)?.ok_or_else(|| missing(field))
 }
 
 pub fn given(field: &str, text: &str) -> Result<Given, ConfigError> {
@@ -96,6 +109,32 @@ pub fn url(field: &str, text: &str, allow_http: bool) -> Result<Url, ConfigError
         return wrong("has a fragment", "What follows the # is never sent.");
     }
     Ok(url)
+}
+
+/// An https URL that is a secret, on one of a vendor's hosts: `*.` stands for what comes before.
+pub fn vendor_url(map: &Map<String, Value>, field: &str, hosts: &[&str]) -> Result<Given, ConfigError> {
+    let value = required_secret(map, field)?;
+    if let Given::Clear(text) = &value {
+        let url = url(field, text, false)?;
+        let host = url.host_str().unwrap_or_default();
+        let is_theirs = hosts.iter().any(|theirs| match theirs.strip_prefix('*') {
+            Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix),
+            None => host == *theirs,
+        });
+        if !is_theirs || url.port_or_known_default() != Some(443) {
+            return Err(ConfigError::new(
+                field,
+                format!("is not on {}", hosts.join(" or ")),
+                "Copy it from the vendor's page of incoming webhooks.",
+            ));
+        }
+    }
+    Ok(value)
+}
+
+/// Where a URL that is a secret leads, where it is at hand.
+pub fn secret_origin(url: &Given) -> Option<String> {
+    Some(origin(&Url::parse(url.clear().ok()?).ok()?))
 }
 
 /// Scheme, host and port, the port always written.

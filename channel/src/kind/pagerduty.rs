@@ -1,28 +1,105 @@
 //! PagerDuty Events API v2: an incident is triggered, and resolved by the event that ends it.
 
-use klaxon_model::channel::Pagerduty;
-use secrecy::ExposeSecret as _;
-use serde_json::json;
+use std::collections::BTreeMap;
 
-use super::message::{Message, cut};
-use super::{Answer, Form, Request, Verdict, answer, json_post};
-use crate::egress::Reply;
+use klaxon_model::event_type::{Severity, is_name};
+use serde_json::{Map, Value, json};
 
-const ENDPOINT: &str = "https://events.pagerduty.com/v2/enqueue";
+use crate::answer::{Means, Row};
+use crate::config::{Config, ConfigError, Field, Given, Rules, field};
+use crate::form::{Form, Request};
+use crate::message::{Message, cut};
+
+const ORIGIN: &str = "https://events.pagerduty.com";
 /// PagerDuty's limits: characters of a summary and of a key, and room within its 512 kB: a payload
 /// travels as a string, in which each of its quotes becomes two characters.
 const SUMMARY: usize = 1024;
 const KEY: usize = 255;
 const DETAILS: usize = 128 * 1024;
 
+/// PagerDuty Events v2.
+pub(super) struct Pagerduty {
+    /// The service's key.
+    integration_key: Given,
+    /// Where neither the map nor the event type says.
+    severity_default: Severity,
+    /// From event type or severity to severity.
+    severity_map: BTreeMap<String, Severity>,
+}
+
+impl Config for Pagerduty {
+    const FIELDS: &'static [Field] =
+        &[Field::secret("integration_key"), Field::plain("severity_default"), Field::plain("severity_map")];
+
+    fn read(map: &Map<String, Value>, _: &Rules) -> Result<Self, ConfigError> {
+        let integration_key = field::required_secret(map, "integration_key")?;
+        if let Given::Clear(key) = &integration_key
+            && (key.len() != 32 || !key.bytes().all(|b| b.is_ascii_alphanumeric()))
+        {
+            return Err(ConfigError::new(
+                "integration_key",
+                "is not 32 letters and digits",
+                "It is the service's Events API v2 key.",
+            ));
+        }
+        let severity_default = match field::text(map, "severity_default")? {
+            Some(word) => severity("severity_default", word)?,
+            None => Severity::Warning,
+        };
+        Ok(Self { integration_key, severity_default, severity_map: severity_map(map)? })
+    }
+}
+
+fn severity_map(map: &Map<String, Value>) -> Result<BTreeMap<String, Severity>, ConfigError> {
+    let Some(value) = map.get("severity_map") else { return Ok(BTreeMap::new()) };
+    let Value::Object(entries) = value else {
+        return Err(ConfigError::new(
+            "severity_map",
+            "must be an object",
+            "It maps an event type or severity to a severity.",
+        ));
+    };
+    let read = |(from, to): (&String, &Value)| {
+        if !is_name(from) {
+            return Err(ConfigError::new(
+                "severity_map",
+                format!("maps \"{}\", which is no event type", field::shown(from)),
+                "Keys are event types or severities.",
+            ));
+        }
+        Ok((from.clone(), severity("severity_map", to.as_str().unwrap_or_default())?))
+    };
+    entries.iter().map(read).collect()
+}
+
+fn severity(field: &str, word: &str) -> Result<Severity, ConfigError> {
+    word.parse().map_err(|_| {
+        ConfigError::new(field, "is no severity", "There are critical, error, warning and info.")
+    })
+}
+
+/// developer.pagerduty.com/docs/events-api-v2-overview, "Response Codes & Retry Logic".
+static ANSWERS: [Row; 1] = [
+    // "invalid event": it will be invalid tomorrow as well.
+    Row::of(400, Means::Dead),
+];
+
 impl Form for Pagerduty {
+    fn destination(&self) -> Option<String> {
+        Some(format!("{ORIGIN}:443"))
+    }
+
+    fn secrets(&self, strike: &mut dyn FnMut(&str)) {
+        strike(self.integration_key.clear().unwrap_or_default());
+    }
+
     fn render(&self, message: &Message<'_>) -> Result<Request, String> {
         let delivery = message.delivery;
         let project = delivery.project.as_deref().map(|project| project.slug.as_str());
         // What an event resolves was triggered under that type.
         let meant = delivery.resolves.as_deref().unwrap_or(&delivery.event_type);
         let mut event = json!({
-            "routing_key": self.integration_key.expose_secret(),
+            "routing_key": self.integration_key.clear()?,
             "event_action": if delivery.resolves.is_some() { "resolve" } else { "trigger" },
             "dedup_key": dedup_key(project, meant, message),
         });
@@ -48,18 +125,11 @@ impl Form for Pagerduty {
                 event["links"] = json!([{"href": url, "text": "Open"}]);
             }
         }
-        let url = ENDPOINT.parse().map_err(|_| "the endpoint is no URL".to_owned())?;
-        Ok(Request::Http(json_post(url, &event)?))
+        Request::json(&format!("{ORIGIN}/v2/enqueue"), &event)
     }
 
-    fn read(&self, reply: &Reply) -> Answer {
-        match reply.status {
-            200..=299 => Answer::sent(reply.status.into()),
-            // "invalid event": it will be invalid tomorrow as well.
-            400 => answer::failed(reply, Verdict::Dead { disable: false }),
-            410 => answer::failed(reply, Verdict::Dead { disable: true }),
-            _ => answer::http(reply),
-        }
+    fn answers(&self) -> &'static [Row] {
+        &ANSWERS
     }
 }
 

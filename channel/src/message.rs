@@ -7,8 +7,9 @@ use klaxon_model::title::title;
 use serde_json::value::RawValue;
 use url::Url;
 
-use super::digest::{Digest, Entry};
-use super::{Channel, CourierOptions, Delivery, template};
+use crate::delivery::{Channel, Delivery, Options};
+use crate::digest::{Digest, Entry};
+use crate::template;
 
 /// Characters of a heading.
 const TITLE: usize = 200;
@@ -24,7 +25,7 @@ pub struct Message<'a> {
     /// Where it goes.
     pub channel: &'a Channel,
     /// What the worker's configuration adds.
-    pub options: &'a CourierOptions,
+    pub options: &'a Options,
     /// The payload's fields.
     pub payload: RawPayload<'a>,
     /// What it lists, where it is a digest.
@@ -43,7 +44,7 @@ pub struct Message<'a> {
 
 impl<'a> Message<'a> {
     /// Reads a delivery.
-    pub fn new(channel: &'a Channel, delivery: &'a Delivery, options: &'a CourierOptions) -> Self {
+    pub fn new(channel: &'a Channel, delivery: &'a Delivery, options: &'a Options) -> Self {
         let payload = RawPayload::new(delivery.payload.get());
         let project = delivery.project.as_deref();
         let name = project.map(|project| project.name.as_deref().unwrap_or(&project.slug));
@@ -81,7 +82,7 @@ impl<'a> Message<'a> {
 
     /// When it happened, RFC 3339 in UTC.
     pub fn occurred_at(&self) -> String {
-        let micros = self.delivery.occurred_at.unix_micros();
+        let micros = self.delivery.occurred_at;
         jiff::Timestamp::from_microsecond(micros)
             .unwrap_or(if micros < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX })
             .to_string()

@@ -1,18 +1,26 @@
 //! What each kind makes of events: requests and mails as they go out.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
-use klaxon_model::channel::{Given, Kind, Rules, check};
+use klaxon_model::event_type::Severity;
+use klaxon_model::signature;
 use secrecy::SecretString;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::*;
-use crate::egress::{Refusal, Step};
+use crate::answer::{Verdict, read, read_mail};
+use crate::config::{self, Given, Rules, check};
+use crate::delivery::{Channel, DIGEST, Delivery, Options, Project};
+use crate::form::{Post, Refusal, Reply, Request, Sent, Step};
+use crate::kind::Kind;
+use crate::message::Message;
 
 const EVENT: &str = "019a0000-0000-7000-8000-000000000001";
 const DELIVERY: &str = "019a0000-0000-7000-8000-000000000002";
 
-pub(super) fn channel(kind: Kind, config: Value) -> Channel {
+pub(crate) fn channel(kind: Kind, config: Value) -> Channel {
     let checked = check(kind, &config, &Rules::default()).unwrap();
     let secrets: BTreeMap<String, SecretString> = checked
         .secrets
@@ -22,12 +30,11 @@ pub(super) fn channel(kind: Kind, config: Value) -> Channel {
             _ => None,
         })
         .collect();
-    let settings =
-        klaxon_model::channel::open(kind, &checked.stored, &secrets).map_err(|error| error.to_string());
+    let settings = config::open(kind, &checked.stored, &secrets).map_err(|error| error.to_string());
     Channel { id: 7, name: "ops".into(), settings }
 }
 
-pub(super) fn delivery(event_type: &str, payload: &str) -> Delivery {
+pub(crate) fn delivery(event_type: &str, payload: &str) -> Delivery {
     Delivery {
         id: DELIVERY.parse().unwrap(),
         event_id: Some(EVENT.parse().unwrap()),
@@ -40,7 +47,7 @@ pub(super) fn delivery(event_type: &str, payload: &str) -> Delivery {
             url: Some("https://ci.example.com/billing".into()),
         })),
         attempt: 2,
-        occurred_at: DbTime::from_unix_micros(1_767_225_600_123_456),
+        occurred_at: 1_767_225_600_123_456,
         payload: RawValue::from_string(payload.into()).unwrap(),
         held_back: 0,
         held_for: None,
@@ -48,9 +55,9 @@ pub(super) fn delivery(event_type: &str, payload: &str) -> Delivery {
 }
 
 fn render(channel: &Channel, delivery: &Delivery) -> Request {
-    let options = CourierOptions::default();
+    let options = Options::default();
     let settings = channel.settings.as_ref().unwrap();
-    form(&settings.target).render(&Message::new(channel, delivery, &options)).unwrap()
+    settings.target.render(&Message::new(channel, delivery, &options)).unwrap()
 }
 
 fn posted(channel: &Channel, delivery: &Delivery) -> (Post, Value) {
@@ -89,9 +96,9 @@ fn a_webhook_is_signed_twice_and_carries_the_payload_digit_for_digit() {
     let timestamp: i64 = header("webhook-timestamp").parse().unwrap();
     assert_eq!(
         header("webhook-signature"),
-        klaxon_model::signature::standard_webhooks("whsec_c2VjcmV0", DELIVERY, timestamp, &post.body)
+        signature::standard_webhooks("whsec_c2VjcmV0", DELIVERY, timestamp, &post.body)
     );
-    assert_eq!(header("x-klaxon-signature"), klaxon_model::signature::plain("whsec_c2VjcmV0", &post.body));
+    assert_eq!(header("x-klaxon-signature"), signature::plain("whsec_c2VjcmV0", &post.body));
     assert_eq!(header("authorization"), "Bearer t");
     assert!(post.headers["authorization"].is_sensitive());
 }
@@ -330,7 +337,7 @@ fn vendors_answers_mean_what_their_documentation_says() {
     ] {
         let reply = Reply { status, headers: Default::default(), body: body.as_bytes().to_vec() };
         let settings = channel.settings.as_ref().unwrap();
-        assert_eq!(form(&settings.target).read(&reply).verdict, verdict, "{} {status} {body}", channel.name);
+        assert_eq!(read(&*settings.target, &reply).verdict, verdict, "{} {status} {body}", channel.name);
     }
 }
 
@@ -343,12 +350,12 @@ fn discords_pauses_are_believed_wherever_they_stand() {
         ("x-ratelimit-reset-after", "9", r#"{"retry_after": 0.5}"#, 0.5),
         ("x-ratelimit-reset-after", "1e9", "", 3600.0),
     ] {
-        let mut headers = reqwest::header::HeaderMap::new();
+        let mut headers = http::HeaderMap::new();
         headers.insert(name, value.parse().unwrap());
         let reply = Reply { status: 429, headers, body: body.into() };
         let expected = Verdict::Retry { after: Some(Duration::from_secs_f64(seconds)) };
         assert_eq!(
-            form(&discord.settings.as_ref().unwrap().target).read(&reply).verdict,
+            read(&*discord.settings.as_ref().unwrap().target, &reply).verdict,
             expected,
             "{name} {value}"
         );
@@ -374,10 +381,10 @@ fn a_mail_servers_no_is_judged_by_what_it_was_said_to() {
         (&own, Step::Content, 554, dead),
     ] {
         let refusal = Refusal { step, code, permanent: code >= 500, said: "no".into() };
-        let form = form(&channel.settings.as_ref().unwrap().target);
-        let answer = form.read_mail(Sent::Refused(refusal.clone()));
+        let form = &*channel.settings.as_ref().unwrap().target;
+        let answer = read_mail(form, Sent::Refused(refusal.clone()));
         assert_eq!((&answer.verdict, answer.code), (&verdict, Some(code)), "{step} {code}");
-        let partly = form.read_mail(Sent::Accepted { code: 250, refused: vec![refusal] });
+        let partly = read_mail(form, Sent::Accepted { code: 250, refused: vec![refusal] });
         assert_eq!((partly.verdict, partly.code, partly.error.is_some()), (Verdict::Sent, Some(250), true));
     }
 }

@@ -1,14 +1,17 @@
 //! Mail: text and HTML that read well in a plain client and on a phone.
 
-use klaxon_model::channel::Email;
+use std::str::FromStr as _;
+
 use lettre::message::header::{Header, HeaderName, HeaderValue};
 use lettre::message::{Mailbox, MultiPart};
 use lettre::{Address, Message as Mail};
+use serde_json::{Map, Value};
 
-use super::digest::Entry;
-use super::message::Message;
-use super::{Answer, Form, Request, Verdict, answer};
-use crate::egress::{Login, Sent, Server, Step};
+use crate::answer::{MailRow, Means};
+use crate::config::{Config, ConfigError, Field, Rules, field};
+use crate::digest::Entry;
+use crate::form::{Form, Login, Request, Server, Step};
+use crate::message::{Message, one_line};
 
 /// Characters of a subject: RFC 5322 section 2.1.1 has lines of 998, people have less.
 const SUBJECT: usize = 200;
@@ -37,20 +40,139 @@ macro_rules! header {
 header!(AutoSubmitted, "Auto-Submitted");
 header!(ListId, "List-Id");
 
+/// A mail.
+pub(super) struct Email {
+    /// The channel's own server; `None` is the worker's.
+    server: Option<Server>,
+    /// The sender; `None` is the worker's.
+    from_addr: Option<String>,
+    /// The recipients.
+    to_addrs: Vec<String>,
+}
+
+impl Config for Email {
+    const FIELDS: &'static [Field] = &[
+        Field::plain("smtp_host"),
+        Field::plain("smtp_port"),
+        Field::plain("smtp_user"),
+        Field::secret("smtp_pass"),
+        Field::plain("smtp_tls"),
+        Field::plain("from_addr"),
+        Field::plain("to_addrs"),
+    ];
+
+    fn read(map: &Map<String, Value>, rules: &Rules) -> Result<Self, ConfigError> {
+        let server = server(map, rules)?;
+        let from_addr = match (field::text(map, "from_addr")?, field::text(map, "smtp_user")?) {
+            (Some(from), _) => Some(address("from_addr", from)?),
+            (None, Some(user)) => Some(address("from_addr", user).map_err(|_| {
+                ConfigError::new(
+                    "from_addr",
+                    "is required where \"smtp_user\" is no mail address",
+                    "It looks like klaxon@example.com.",
+                )
+            })?),
+            (None, None) if server.is_some() => return Err(field::missing("from_addr")),
+            (None, None) => None,
+        };
+        Ok(Self { server, from_addr, to_addrs: recipients(map)? })
+    }
+}
+
+fn server(map: &Map<String, Value>, rules: &Rules) -> Result<Option<Server>, ConfigError> {
+    let Some(host) = field::text(map, "smtp_host")? else {
+        if rules.needs_smtp_host {
+            return Err(field::missing("smtp_host"));
+        }
+        let fields = ["smtp_port", "smtp_user", "smtp_pass", "smtp_tls"];
+        return match fields.into_iter().find(|field| map.contains_key(*field)) {
+            None => Ok(None),
+            Some(needs) => Err(ConfigError::new(
+                needs,
+                "needs \"smtp_host\"",
+                "Without it the worker's own server is used.",
+            )),
+        };
+    };
+    url::Host::parse(host)
+        .map_err(|_| ConfigError::new("smtp_host", "is no host name", "It looks like smtp.example.com."))?;
+    let port = field::integer(map, "smtp_port")?.unwrap_or(587);
+    let port =
+        u16::try_from(port).ok().filter(|port| [25, 465, 587, 2525].contains(port)).ok_or_else(|| {
+            ConfigError::new(
+                "smtp_port",
+                format!("must be 25, 465, 587 or 2525, not {port}"),
+                "587 is the usual one.",
+            )
+        })?;
+    let tls = field::flag(map, "smtp_tls")?.unwrap_or(true);
+    if !tls && port != 25 {
+        return Err(ConfigError::new("smtp_tls", "can be false on port 25 only", "Leave it out."));
+    }
+    let (user, pass) = (field::text(map, "smtp_user")?, field::secret(map, "smtp_pass")?);
+    let login = match (user, pass) {
+        (None, Some(_)) => {
+            return Err(ConfigError::new(
+                "smtp_user",
+                "is required with \"smtp_pass\"",
+                "A password is somebody's.",
+            ));
+        }
+        (_, Some(_)) if !tls => {
+            return Err(ConfigError::new(
+                "smtp_pass",
+                "is not sent without TLS",
+                "Set smtp_tls to true, or leave the password out.",
+            ));
+        }
+        (Some(user), Some(pass)) => {
+            Some(Login { user: user.to_owned(), pass: pass.clear().unwrap_or_default().into() })
+        }
+        (_, None) => None,
+    };
+    Ok(Some(Server { host: host.to_owned(), port, tls, implicit: None, login }))
+}
+
+fn recipients(map: &Map<String, Value>) -> Result<Vec<String>, ConfigError> {
+    let list = map.get("to_addrs").ok_or_else(|| field::missing("to_addrs"))?;
+    let hint = "It is a list of mail addresses.";
+    let list = list.as_array().ok_or_else(|| ConfigError::new("to_addrs", "must be a list", hint))?;
+    if !(1..=100).contains(&list.len()) {
+        return Err(ConfigError::new("to_addrs", format!("has {} entries, not 1 to 100", list.len()), hint));
+    }
+    let no_strings = || ConfigError::new("to_addrs", "must be a list of strings", hint);
+    list.iter().map(|each| address("to_addrs", each.as_str().ok_or_else(no_strings)?)).collect()
+}
+
+fn address(field: &str, text: &str) -> Result<String, ConfigError> {
+    Address::from_str(text).map(|_| text.to_owned()).map_err(|_| {
+        ConfigError::new(
+            field,
+            format!("holds \"{}\", which is no mail address", field::shown(text)),
+            "It looks like ann@example.com.",
+        )
+    })
+}
+
+/// Who may not log in at the channel's own server will not be let in by asking again; at the worker's
+/// it is the operator who must see to it, and no channel's fault.
+static OWN_SERVERS_ANSWERS: [MailRow; 1] = [MailRow::of(&[Step::Login], 5, Means::Disable)];
+
 impl Form for Email {
+    fn destination(&self) -> Option<String> {
+        self.server.as_ref().map(|server| format!("smtp://{}:{}", server.host.to_lowercase(), server.port))
+    }
+
+    fn secrets(&self, strike: &mut dyn FnMut(&str)) {
+        if let Some(login) = self.server.as_ref().and_then(|server| server.login.as_ref()) {
+            login.secrets(strike);
+        }
+    }
+
     fn render(&self, message: &Message<'_>) -> Result<Request, String> {
         let own = message.options.smtp.as_ref();
         let server = match (&self.server, own) {
-            (Some(server), _) => Server {
-                host: server.host.clone(),
-                port: server.port,
-                tls: server.tls,
-                implicit: None,
-                login: match (&server.user, &server.pass) {
-                    (Some(user), Some(pass)) => Some(Login { user: user.clone(), pass: pass.clone() }),
-                    _ => None,
-                },
-            },
+            (Some(server), _) => server.clone(),
             (None, Some(own)) => own.server.clone(),
             (None, None) => return Err("the channel has no smtp_host and the worker no smtp-host".into()),
         };
@@ -65,7 +187,7 @@ impl Form for Email {
         let thread = thread(message, &domain);
         let mut mail = Mail::builder()
             .from(Mailbox::new(Some(name.to_owned()), from))
-            .subject(super::message::one_line(&message.title, SUBJECT))
+            .subject(one_line(&message.title, SUBJECT))
             .message_id(Some(format!("<{}@{domain}>", message.delivery.id)))
             .references(thread.clone())
             .in_reply_to(thread)
@@ -81,13 +203,8 @@ impl Form for Email {
         Ok(Request::Mail { server, mail: Box::new(mail) })
     }
 
-    fn read_mail(&self, sent: Sent) -> Answer {
-        // Who may not log in at the channel's own server will not be let in by asking again; at the
-        // worker's it is the operator who must see to it, and no channel's fault.
-        let locked_out = self.server.is_some()
-            && matches!(&sent, Sent::Refused(refusal) if refusal.permanent && refusal.step == Step::Login);
-        let answer = answer::mail(sent);
-        if locked_out { Answer { verdict: Verdict::Dead { disable: true }, ..answer } } else { answer }
+    fn mail_answers(&self) -> &'static [MailRow] {
+        if self.server.is_some() { &OWN_SERVERS_ANSWERS } else { &[] }
     }
 }
 

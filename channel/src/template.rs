@@ -5,12 +5,12 @@
 
 use std::io::{self, Write};
 
-use klaxon_model::channel::Template;
 use klaxon_model::event_type::Severity;
 use minijinja::{AutoEscape, Environment, UndefinedBehavior};
 use serde_json::{Value, json};
 
-use super::message::Message;
+use crate::config::Template;
+use crate::message::Message;
 
 /// Steps a template may take: some thousand loops over a payload.
 const FUEL: u64 = 100_000;
@@ -26,17 +26,23 @@ pub struct Words {
     pub body: Option<String>,
 }
 
+/// Refuses what is no template.
+///
+/// # Errors
+/// The line and what is wrong there.
+pub fn check(source: &str) -> Result<(), String> {
+    environment().template_from_str(source).map(drop).map_err(|error| {
+        let detail = error.detail().map(|detail| format!(": {detail}")).unwrap_or_default();
+        format!("line {}: {}{detail}", error.line().unwrap_or(1), error.kind())
+    })
+}
+
 /// Renders both, each by itself.
 ///
 /// What does not render is left out, with the reason in the log: the message is then said as it would
 /// be without a template.
 pub fn words(template: &Template, message: &Message<'_>) -> Words {
-    let mut environment = Environment::new();
-    environment.set_fuel(Some(FUEL));
-    environment.set_recursion_limit(50);
-    environment.set_undefined_behavior(UndefinedBehavior::Lenient);
-    // Each kind escapes what it sends, as it does any other text.
-    environment.set_auto_escape_callback(|_| AutoEscape::None);
+    let environment = environment();
     let delivery = message.delivery;
     let project = delivery.project.as_deref();
     // A number of 25 digits is shown as its nearest double here; the webhook's body has it whole.
@@ -73,6 +79,17 @@ pub fn words(template: &Template, message: &Message<'_>) -> Words {
     Words { title: render("title", &template.title), body: render("body", &template.body) }
 }
 
+/// In which a template runs out of steps before it runs long, and reads no file.
+fn environment() -> Environment<'static> {
+    let mut environment = Environment::new();
+    environment.set_fuel(Some(FUEL));
+    environment.set_recursion_limit(50);
+    environment.set_undefined_behavior(UndefinedBehavior::Lenient);
+    // Each kind escapes what it sends, as it does any other text.
+    environment.set_auto_escape_callback(|_| AutoEscape::None);
+    environment
+}
+
 /// Takes so many bytes and no more.
 struct Bounded(Vec<u8>);
 
@@ -92,16 +109,16 @@ impl Write for Bounded {
 
 #[cfg(test)]
 mod tests {
-    use klaxon_model::channel::Kind;
     use serde_json::json;
 
-    use super::super::tests::{channel, delivery};
-    use super::super::{CourierOptions, Delivery};
     use super::*;
+    use crate::delivery::{Delivery, Options};
+    use crate::kind::Kind;
+    use crate::tests::{channel, delivery};
 
     fn rendered(title: &str, body: &str, delivery: &Delivery) -> Words {
         let channel = channel(Kind::Webhook, json!({"url": "https://x.example.com/"}));
-        let options = CourierOptions::default();
+        let options = Options::default();
         let template = Template { title: Some(title.into()), body: Some(body.into()) };
         words(&template, &Message::new(&channel, delivery, &options))
     }

@@ -1,12 +1,26 @@
 //! Slack incoming webhooks: Block Kit within Slack's limits.
 
-use klaxon_model::channel::Slack;
-use secrecy::ExposeSecret as _;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::message::{Message, escaped};
-use super::{Answer, Form, Request, Verdict, answer, json_post};
-use crate::egress::Reply;
+use crate::answer::{Means, Row, Said};
+use crate::config::{Config, ConfigError, Field, Given, Rules, field};
+use crate::form::{Form, Request};
+use crate::message::{Message, escaped};
+
+/// A Slack incoming webhook.
+pub(super) struct Slack {
+    /// The URL, which is the secret.
+    webhook_url: Given,
+}
+
+impl Config for Slack {
+    const FIELDS: &'static [Field] = &[Field::secret("webhook_url")];
+
+    fn read(map: &Map<String, Value>, _: &Rules) -> Result<Self, ConfigError> {
+        let hosts = ["hooks.slack.com", "hooks.slack-gov.com"];
+        Ok(Self { webhook_url: field::vendor_url(map, "webhook_url", &hosts)? })
+    }
+}
 
 /// Slack's limits: characters of a header, a field and a text, fields of a section.
 const HEADER: usize = 150;
@@ -36,40 +50,49 @@ fn plain(text: &str, length: usize) -> Value {
     json!({"type": "plain_text", "text": text, "emoji": false})
 }
 
+/// "Handling errors" of the incoming webhooks (docs.slack.dev/messaging/sending-messages-using-incoming-webhooks).
+static ANSWERS: [Row; 4] = [
+    // Of the channel: nothing will arrive there any more.
+    Row::any(
+        Said::Word(&[
+            "no_service",
+            "no_service_id",
+            "no_team",
+            "team_disabled",
+            "channel_not_found",
+            "channel_is_archived",
+            "no_active_hooks",
+            "action_prohibited",
+            "posting_to_general_channel_denied",
+            "invalid_token",
+            "user_not_found",
+        ]),
+        Means::Disable,
+    ),
+    // Of the message.
+    Row::any(
+        Said::Word(&["invalid_payload", "no_text", "too_many_attachments", "invalid_blocks"]),
+        Means::Dead,
+    ),
+    Row::of(410, Means::Disable),
+    Row::of(413, Means::Dead),
+];
+
 impl Form for Slack {
-    fn render(&self, message: &Message<'_>) -> Result<Request, String> {
-        let url = self.webhook_url.expose_secret().parse().map_err(|_| "webhook_url is no URL".to_owned())?;
-        Ok(Request::Http(json_post(url, &body(message))?))
+    fn destination(&self) -> Option<String> {
+        field::secret_origin(&self.webhook_url)
     }
 
-    fn read(&self, reply: &Reply) -> Answer {
-        match (reply.status, std::str::from_utf8(&reply.body).unwrap_or_default().trim()) {
-            (200..=299, _) => Answer::sent(reply.status.into()),
-            // "Handling errors" of the incoming webhooks: these are said of the channel.
-            (
-                _,
-                "no_service"
-                | "no_service_id"
-                | "no_team"
-                | "team_disabled"
-                | "channel_not_found"
-                | "channel_is_archived"
-                | "no_active_hooks",
-            )
-            | (
-                _,
-                "action_prohibited"
-                | "posting_to_general_channel_denied"
-                | "invalid_token"
-                | "user_not_found",
-            )
-            | (410, _) => answer::failed(reply, Verdict::Dead { disable: true }),
-            // And these of the message.
-            (_, "invalid_payload" | "no_text" | "too_many_attachments" | "invalid_blocks") | (413, _) => {
-                answer::failed(reply, Verdict::Dead { disable: false })
-            }
-            _ => answer::http(reply),
-        }
+    fn secrets(&self, strike: &mut dyn FnMut(&str)) {
+        crate::form::strike_url(&self.webhook_url, strike);
+    }
+
+    fn render(&self, message: &Message<'_>) -> Result<Request, String> {
+        Request::json(self.webhook_url.clear()?, &body(message))
+    }
+
+    fn answers(&self) -> &'static [Row] {
+        &ANSWERS
     }
 }
 

@@ -5,8 +5,8 @@ use klaxon_model::title::title;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::Project;
-use super::message::{link, one_line};
+use crate::delivery::Project;
+use crate::message::{link, one_line};
 
 /// Kinds of event that are counted apart: more than a section of Slack's holds are told as one.
 const KINDS: usize = 9;

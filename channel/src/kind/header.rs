@@ -1,8 +1,14 @@
 //! Which headers a webhook may set.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use klaxon_model::seal::is_sealed;
 use serde_json::{Map, Value};
 
-use super::{ConfigError, SecretField, field};
+use crate::config::{ConfigError, Given, field};
+
+/// Where a webhook's plain signature goes unless it says otherwise.
+pub const SIGNATURE: &str = "X-Klaxon-Signature";
 
 const MAX_HEADERS: usize = 20;
 const MAX_NAME: usize = 100;
@@ -48,8 +54,21 @@ pub fn not_reserved(field: &str, name: &str) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// The values of `headers`, each a secret.
-pub fn secrets(map: &Map<String, Value>, signature_header: &str) -> Result<Vec<SecretField>, ConfigError> {
+/// The name that the plain signature goes by.
+pub fn signature(map: &Map<String, Value>) -> Result<String, ConfigError> {
+    let chosen = field::text(map, "signature_header")?.unwrap_or(SIGNATURE);
+    name("signature_header", chosen)?;
+    if !chosen.eq_ignore_ascii_case(SIGNATURE) {
+        not_reserved("signature_header", chosen)?;
+    }
+    Ok(chosen.to_owned())
+}
+
+/// The headers beside ours, the value of each a secret.
+pub fn headers(
+    map: &Map<String, Value>,
+    signature_header: &str,
+) -> Result<Vec<(String, Given)>, ConfigError> {
     let Some(value) = map.get("headers") else { return Ok(Vec::new()) };
     let Value::Object(headers) = value else {
         return Err(ConfigError::new(
@@ -65,35 +84,43 @@ pub fn secrets(map: &Map<String, Value>, signature_header: &str) -> Result<Vec<S
             "Put what is long into the URL.",
         ));
     }
-    let mut seen: Vec<String> = Vec::new();
-    let mut secrets = Vec::new();
-    for (header, value) in headers.iter().filter(|(_, value)| !value.is_null()) {
+    let mut read: Vec<(String, Given)> = Vec::new();
+    for (header, value) in headers {
         let path = format!("headers.{header}");
         name(&path, header)?;
-        if !header.eq_ignore_ascii_case(super::SIGNATURE_HEADER)
-            || header.eq_ignore_ascii_case(signature_header)
-        {
+        if !header.eq_ignore_ascii_case(SIGNATURE) || header.eq_ignore_ascii_case(signature_header) {
             not_reserved(&path, header)?;
         }
         if header.eq_ignore_ascii_case(signature_header) {
             return Err(ConfigError::new(path, "is reserved", "The signature goes there."));
         }
-        let lower = header.to_ascii_lowercase();
-        if seen.contains(&lower) {
+        if read.iter().any(|(other, _)| other.eq_ignore_ascii_case(header)) {
             return Err(ConfigError::new(
                 path,
                 "appears twice",
                 "A header's name counts once, whatever its case.",
             ));
         }
-        seen.push(lower);
-        let Value::String(text) = value else {
-            return Err(ConfigError::new(path, "must be a string", "Write it in double quotes."));
-        };
-        if text.len() > MAX_VALUE && !crate::seal::is_sealed(text) {
+        let text = value.as_str().ok_or_else(|| field::no_string(&path))?;
+        if text.len() > MAX_VALUE && !is_sealed(text) {
             return Err(ConfigError::new(path, "is longer than 1024 bytes", "Header values are short."));
         }
-        secrets.push(SecretField { value: field::given(&path, text)?, name: path });
+        read.push((header.clone(), field::given(&path, text)?));
     }
-    Ok(secrets)
+    Ok(read)
+}
+
+/// A header is often a scheme and the secret after it; of `Basic` that is a user and a password
+/// (RFC 7617).
+pub fn strike(value: &str, strike: &mut dyn FnMut(&str)) {
+    strike(value);
+    let Some((scheme, credentials)) = value.split_once(' ') else { return };
+    strike(credentials);
+    if scheme.eq_ignore_ascii_case("basic")
+        && let Some(pair) =
+            STANDARD.decode(credentials.trim()).ok().and_then(|pair| String::from_utf8(pair).ok())
+    {
+        strike(&pair);
+        strike(pair.split_once(':').map_or("", |(_, pass)| pass));
+    }
 }

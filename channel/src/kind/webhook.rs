@@ -1,17 +1,62 @@
 //! A signed POST: Standard Webhooks, and the plain signature that older receivers know.
 
-use bytes::Bytes;
-use klaxon_model::channel::Webhook;
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use klaxon_model::signature;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+use url::Url;
 use uuid::Uuid;
 
-use super::message::Message;
-use super::{Form, Request, sensitive};
-use crate::egress::Post;
+use super::header;
+use crate::config::{Config, ConfigError, Field, Given, Rules, field};
+use crate::form::{Form, Post, Request};
+use crate::message::Message;
+
+/// A signed POST.
+pub(super) struct Webhook {
+    /// Where to.
+    url: Url,
+    /// Headers beside ours.
+    headers: Vec<(String, Given)>,
+    /// What to sign with, and what was signed with before, while receivers change over.
+    secrets: Vec<Given>,
+    /// Where the plain signature goes.
+    signature_header: String,
+}
+
+impl Config for Webhook {
+    const FIELDS: &'static [Field] = &[
+        Field::plain("url"),
+        Field::secrets("headers"),
+        Field::secret("hmac_secret"),
+        Field::secret("previous_hmac_secret"),
+        Field::plain("signature_header"),
+    ];
+
+    fn read(map: &Map<String, Value>, rules: &Rules) -> Result<Self, ConfigError> {
+        let url = field::url("url", field::required(map, "url")?, rules.allow_http)?;
+        let signature_header = header::signature(map)?;
+        let headers = header::headers(map, &signature_header)?;
+        let mut secrets = Vec::new();
+        for name in ["hmac_secret", "previous_hmac_secret"] {
+            let Some(secret) = field::secret(map, name)? else { continue };
+            if let Given::Clear(secret) = &secret {
+                signature::check_secret(secret)
+                    .map_err(|problem| ConfigError::new(name, problem, "After whsec_ comes base64."))?;
+            }
+            secrets.push(secret);
+        }
+        if map.contains_key("previous_hmac_secret") && !map.contains_key("hmac_secret") {
+            return Err(ConfigError::new(
+                "previous_hmac_secret",
+                "needs \"hmac_secret\"",
+                "It is the one before it.",
+            ));
+        }
+        Ok(Self { url, headers, secrets, signature_header })
+    }
+}
 
 /// What is posted. The payload is carried as Postgres printed it, digit for digit.
 #[derive(Serialize)]
@@ -44,6 +89,15 @@ fn digest(payload: &RawValue) -> serde_json::Result<Box<RawValue>> {
 }
 
 impl Form for Webhook {
+    fn destination(&self) -> Option<String> {
+        Some(field::origin(&self.url))
+    }
+
+    fn secrets(&self, strike: &mut dyn FnMut(&str)) {
+        self.headers.iter().for_each(|(_, value)| header::strike(value.clear().unwrap_or_default(), strike));
+        self.secrets.iter().for_each(|secret| strike(secret.clear().unwrap_or_default()));
+    }
+
     fn render(&self, message: &Message<'_>) -> Result<Request, String> {
         let delivery = message.delivery;
         let unwritable = |error| format!("the message cannot be written: {error}");
@@ -64,29 +118,25 @@ impl Form for Webhook {
         let mut headers = HeaderMap::with_capacity(8 + self.headers.len());
         for (name, value) in &self.headers {
             let name: HeaderName = name.parse().map_err(|_| format!("header {name} cannot be sent"))?;
-            headers.insert(name, sensitive(value)?);
+            let mut value = plain(value.clear()?)?;
+            value.set_sensitive(true);
+            headers.insert(name, value);
         }
         let id = delivery.id.to_string();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert("webhook-id", plain(&id)?);
         headers.insert("webhook-timestamp", message.now.into());
-        if let Some(secret) = &self.hmac_secret {
-            let mut signatures =
-                vec![signature::standard_webhooks(secret.expose_secret(), &id, message.now, &body)];
-            if let Some(previous) = &self.previous_hmac_secret {
-                signatures.push(signature::standard_webhooks(
-                    previous.expose_secret(),
-                    &id,
-                    message.now,
-                    &body,
-                ));
-            }
+        let sign = |secret: &Given| {
+            Ok::<_, String>(signature::standard_webhooks(secret.clear()?, &id, message.now, &body))
+        };
+        if let Some(secret) = self.secrets.first() {
+            let signatures = self.secrets.iter().map(sign).collect::<Result<Vec<_>, _>>()?;
             headers.insert("webhook-signature", plain(&signatures.join(" "))?);
             let name: HeaderName =
                 self.signature_header.parse().map_err(|_| "signature_header cannot be sent".to_owned())?;
-            headers.insert(name, plain(&signature::plain(secret.expose_secret(), &body))?);
+            headers.insert(name, plain(&signature::plain(secret.clear()?, &body))?);
         }
-        Ok(Request::Http(Post { url: self.url.clone(), headers, body: Bytes::from(body) }))
+        Ok(Request::Http(Post { url: self.url.clone(), headers, body: body.into() }))
     }
 }
 

@@ -1,0 +1,30 @@
+//! The kinds of channel, each whole in one file: what its configuration may say, what is sent for a
+//! message, and what the answers mean. Pure: the database checks configurations with it, the worker
+//! renders and reads with it, and neither Postgres nor the network is known here.
+//!
+//! | module | says |
+//! |---|---|
+//! | [`kind`] | which kinds there are, a row and a file each |
+//! | [`config`] | what is checked when a configuration is written, and opened before it is used |
+//! | [`form`] | what a kind is asked for: a request or mail, and the meaning of its answer |
+//! | [`delivery`] | what is delivered, and where to |
+//! | [`message`] | what every kind says, before it says it in its own form |
+//! | [`template`] | a channel's own words |
+//! | [`digest`] | many events in one message |
+//! | [`answer`] | the tables of answers |
+
+#![warn(missing_docs)]
+
+pub mod answer;
+pub mod config;
+pub mod delivery;
+pub mod digest;
+pub mod form;
+pub mod kind;
+pub mod message;
+pub mod template;
+
+#[cfg(test)]
+mod golden_tests;
+#[cfg(test)]
+mod tests;
