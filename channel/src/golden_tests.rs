@@ -9,44 +9,21 @@ use crate::delivery::{Channel, DIGEST, Delivery, Options};
 use crate::form::Request;
 use crate::kind::Kind;
 use crate::message::Message;
+use crate::sample;
 use crate::tests::{channel, delivery};
 
-/// A payload such as an application sends.
+/// A payload such as an application sends, and failures as a terminal shows them.
 fn payload(event_type: &str) -> Value {
-    let run = json!({
-        "run_id": "4711", "branch": "main", "is_default_branch": true, "status": "failed",
-        "total_tests": 412, "failed_tests": 3, "passed_tests": 405, "flaky_tests": 4,
-        "top_failures": [
+    let mut payload = sample::payload(event_type);
+    if payload.get("top_failures").is_some() {
+        payload["top_failures"] = json!([
             "\u{1b}[31mtests/test_invoice.py::test_rounding\u{1b}[0m: assert 0.1 + 0.2 == 0.3",
             {"name": "test_refund", "message": "timeout after 30 s"},
             "test_<b>markup</b> & \"quotes\" *stars* `ticks`",
             "the fourth is not shown"
-        ],
-        "url": "https://ci.example.com/billing/runs/4711?tab=log&x=1",
-    });
-    let task = json!({
-        "task_id": "9f1c", "task_name": "billing.tasks.charge", "queue": "payments", "engine": "celery",
-        "state": "failure", "exception": "CardDeclined: do not honour", "duration_ms": 5210, "budget_ms": 2000,
-        "priority": "high",
-    });
-    match event_type {
-        "run.finished" => json!({
-            "run_id": "4712", "branch": "main", "status": "passed", "total_tests": 412, "failed_tests": 0
-        }),
-        "run.failed" | "run.failed.default_branch" => run,
-        "flakiness.spike" => json!({"run_id": "4711", "branch": "main", "flakiness_rate": 0.125}),
-        "perf.regression" => json!({
-            "run_id": "4711", "branch": "main", "regression_pct": 37.5, "duration_ms": 5500,
-            "baseline_duration_ms": 4000
-        }),
-        "cluster.new" => json!({
-            "cluster_id": "c-17", "signature": "KeyError: 'total'", "sample_error": "KeyError", "affected_cases": 9
-        }),
-        "agent.offline" | "agent.online" => json!({"agent_id": "a-3", "agent_name": "builder-3"}),
-        "channel.disabled" => json!({"channel": "ops", "reason": "HTTP 410"}),
-        "test.dispatch" => json!({"channel": "ops"}),
-        _ => task,
+        ]);
     }
+    payload
 }
 
 /// The built-in types as the extension has them: `('name', 'description', 'severity', resolves, …`.
@@ -66,25 +43,11 @@ fn built_in() -> Vec<Delivery> {
     rows.filter(|row| row.starts_with("('")).map(of).chain([digest()]).collect()
 }
 
-/// As `klaxon.digest_payload()` makes one of 25 events.
 fn digest() -> Delivery {
-    let event = |n: u32| {
-        let kind = if n.is_multiple_of(2) { "run.failed" } else { "task.failed" };
-        let data = payload(kind);
-        json!({
-            "id": "0198f0c2-0000-7000-8000-000000000000", "type": kind,
-            "project": "billing", "timestamp": "2026-01-01T00:00:00Z", "url": data["url"], "data": data
-        })
-    };
-    let payload = json!({
-        "count": 25, "held_back": 7, "severity": "error",
-        "groups": [{"type": "task.failed", "project": "billing", "count": 15}, {"type": "run.failed", "project": "billing", "count": 10}],
-        "events": (0..20).map(event).collect::<Vec<_>>(),
-    });
     Delivery {
         event_id: None,
         severity: Some(klaxon_model::event_type::Severity::Error),
-        ..delivery(DIGEST, &payload.to_string())
+        ..delivery(DIGEST, &payload(DIGEST).to_string())
     }
 }
 
@@ -164,6 +127,17 @@ fn discord() {
 }
 
 #[test]
+fn teams() {
+    let url = "https://prod-01.westeurope.logic.azure.com:443/workflows/1/triggers/manual/paths/invoke?sig=x";
+    golden(Kind::Teams, json!({"webhook_url": url}));
+}
+
+#[test]
+fn ntfy() {
+    golden(Kind::Ntfy, json!({"url": "https://ntfy.example.com", "topic": "ops", "token": "tk_abc"}));
+}
+
+#[test]
 fn a_template_speaks_in_every_kind_but_a_webhooks() {
     let template =
         json!({"title": "{{ data.task_name }} broke", "body": "Look at <{{ data.queue }}> & {{ severity }}"});
@@ -178,6 +152,16 @@ fn a_template_speaks_in_every_kind_but_a_webhooks() {
             Kind::Discord,
             json!({"webhook_url": "https://discord.com/api/webhooks/1/x"}),
             "payments\\\\> & error",
+        ),
+        (
+            Kind::Teams,
+            json!({"webhook_url": "https://example.webhook.office.com/webhookb2/x"}),
+            "Look at <payments> & error",
+        ),
+        (
+            Kind::Ntfy,
+            json!({"url": "https://ntfy.example.com", "topic": "ops"}),
+            "Look at <payments> & error",
         ),
         (
             Kind::Pagerduty,

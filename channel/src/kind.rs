@@ -11,8 +11,10 @@ use crate::form::Form;
 mod discord;
 mod email;
 mod header;
+mod ntfy;
 mod pagerduty;
 mod slack;
+mod teams;
 mod telegram;
 mod webhook;
 
@@ -62,6 +64,10 @@ kinds! {
     Pagerduty = "pagerduty": pagerduty::Pagerduty,
     /// A Discord webhook.
     Discord = "discord": discord::Discord,
+    /// A Microsoft Teams workflow's webhook.
+    Teams = "teams": teams::Teams,
+    /// A topic of an ntfy server.
+    Ntfy = "ntfy": ntfy::Ntfy,
 }
 
 /// Where a channel sends, and how.

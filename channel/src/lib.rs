@@ -9,6 +9,7 @@
 //! | [`form`] | what a kind is asked for: a request or mail, and the meaning of its answer |
 //! | [`delivery`] | what is delivered, and where to |
 //! | [`message`] | what every kind says, before it says it in its own form |
+//! | [`sample`] | payloads such as applications send |
 //! | [`template`] | a channel's own words |
 //! | [`digest`] | many events in one message |
 //! | [`answer`] | the tables of answers |
@@ -22,6 +23,7 @@ pub mod digest;
 pub mod form;
 pub mod kind;
 pub mod message;
+pub mod sample;
 pub mod template;
 
 #[cfg(test)]

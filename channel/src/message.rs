@@ -156,7 +156,12 @@ impl<'a> Message<'a> {
 
     /// Title, facts, entries and what was held back, as plain lines.
     pub fn plain(&self) -> String {
-        let mut lines = vec![self.title.clone(), String::new()];
+        format!("{}\n\n{}", self.title, self.text())
+    }
+
+    /// The same without the title.
+    pub fn text(&self) -> String {
+        let mut lines = Vec::new();
         lines.extend(self.body.clone());
         lines.extend(self.facts().into_iter().map(|(label, value)| format!("{label}: {value}")));
         let entries = self.entries();
@@ -207,6 +212,18 @@ pub fn one_line(text: &str, length: usize) -> String {
 /// At most `length` characters, the last an ellipsis where something was cut.
 pub fn cut(text: &str, length: usize) -> String {
     escaped(text, length, |c, cut| cut.push(c))
+}
+
+/// At most `length` bytes, the last an ellipsis where something was cut.
+pub fn cut_bytes(text: &str, length: usize) -> String {
+    const ELLIPSIS: char = '…';
+    if text.len() <= length {
+        return text.to_owned();
+    }
+    let fits = text.floor_char_boundary(length.saturating_sub(ELLIPSIS.len_utf8()));
+    let mut cut = text[..fits].to_owned();
+    cut.push(ELLIPSIS);
+    cut
 }
 
 /// The text with each character as `escape` writes it, at most `length` long and cut between two

@@ -26,15 +26,30 @@ pub struct Words {
     pub body: Option<String>,
 }
 
-/// Refuses what is no template.
+/// Refuses what is no template, or none of a message without a payload: a filter that there is not, a
+/// loop without an end. What a payload's fields decide shows when it renders.
 ///
 /// # Errors
 /// The line and what is wrong there.
 pub fn check(source: &str) -> Result<(), String> {
-    environment().template_from_str(source).map(drop).map_err(|error| {
+    use minijinja::ErrorKind::{OutOfFuel, TemplateNotFound, UnknownFilter, UnknownFunction, UnknownTest};
+    let described = |error: minijinja::Error| {
         let detail = error.detail().map(|detail| format!(": {detail}")).unwrap_or_default();
         format!("line {}: {}{detail}", error.line().unwrap_or(1), error.kind())
-    })
+    };
+    let environment = environment();
+    let template = environment.template_from_str(source).map_err(described)?;
+    match template.render_captured_to(minijinja::Value::UNDEFINED, Bounded(Vec::new())) {
+        Err(error)
+            if matches!(
+                error.kind(),
+                OutOfFuel | TemplateNotFound | UnknownFilter | UnknownFunction | UnknownTest
+            ) =>
+        {
+            Err(described(error))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Renders both, each by itself.

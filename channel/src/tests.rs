@@ -226,6 +226,60 @@ fn telegram_gets_escaped_html() {
 }
 
 #[test]
+fn teams_gets_a_card_that_fits_and_shows_what_it_was_given() {
+    let config = |template: Value| json!({"webhook_url": "https://x.webhook.office.com/webhookb2/y", "template": template});
+    let plain = channel(Kind::Teams, config(Value::Null));
+    let (_, body) =
+        posted(&plain, &delivery("task.failed", r#"{"task_name": "{{DATE(2026-01-01)}} [a](b) **c**"}"#));
+    let card = &body["attachments"][0]["content"];
+    assert_eq!((&card["type"], &card["version"]), (&json!("AdaptiveCard"), &json!("1.4")));
+    let text = body.to_string();
+    assert!(!text.contains("{{") && text.contains("[a](b) **c**"), "{text}");
+    assert_eq!(text.matches("\"TextBlock\"").count(), 0, "whose text would be markup");
+
+    // As large as each part can be, in characters that are four bytes or are escaped in JSON.
+    for c in ["😀", "\"", "é", "x"] {
+        let long = c.repeat(900);
+        let payload = json!({
+            "title": long, "branch": long, "run_id": long, "task_name": long, "queue": long, "agent_name": long,
+            "signature": long, "status": long, "exception": long, "top_failures": [long, long, long],
+        });
+        let event = json!({"type": "task.failed", "project": null, "data": payload});
+        let group = json!({"type": long, "project": long, "count": 9});
+        let digest = json!({"count": 900, "groups": vec![group; 20], "events": vec![event; 20]});
+        let digest = Delivery { event_id: None, ..delivery(DIGEST, &digest.to_string()) };
+        let body = format!("{}\n{{{{ data.exception }}}}", "{{ title }}\n".repeat(300));
+        let templated = channel(Kind::Teams, config(json!({"body": body})));
+        let event = delivery("task.failed", &payload.to_string());
+        for (channel, delivery) in [(&plain, &event), (&plain, &digest), (&templated, &event)] {
+            let (post, _) = posted(channel, delivery);
+            assert!(post.body.len() <= 28 * 1024, "{c}: {}", post.body.len());
+        }
+    }
+}
+
+#[test]
+fn ntfy_gets_what_is_no_file() {
+    let ntfy =
+        channel(Kind::Ntfy, json!({"url": "https://ntfy.example.com", "topic": "ops", "token": "tk_abc"}));
+    let long = "😀".repeat(900);
+    let payload = json!({
+        "title": long, "branch": long, "run_id": long, "task_name": long, "queue": long, "signature": long,
+        "status": long, "exception": long, "top_failures": [long, long]
+    });
+    let (post, body) = posted(&ntfy, &delivery("task.failed", &payload.to_string()));
+    let text = body["message"].as_str().unwrap();
+    assert!(text.len() <= 4096 && text.len() > 4090 && text.ends_with('…'), "{}", text.len());
+    assert_eq!((&body["priority"], &body["topic"]), (&json!(4), &json!("ops")));
+    assert_eq!(post.headers["authorization"], "Bearer tk_abc");
+    assert!(post.headers["authorization"].is_sensitive());
+    let online = Delivery { resolves: Some("agent.offline".into()), ..delivery("agent.online", "{}") };
+    assert_eq!(posted(&ntfy, &online).1["tags"], json!(["white_check_mark"]));
+    let open = channel(Kind::Ntfy, json!({"url": "https://ntfy.example.com", "topic": "ops"}));
+    assert!(!posted(&open, &online).0.headers.contains_key("authorization"));
+}
+
+#[test]
 fn pagerduty_is_triggered_and_resolved_under_one_key() {
     let channel = channel(
         Kind::Pagerduty,

@@ -13,6 +13,8 @@ use crate::egress::{Guard, Http, Mailer};
 
 mod sanitise;
 
+pub use sanitise::strike;
+
 /// Sends deliveries.
 #[derive(Debug)]
 pub struct Courier {

@@ -4,6 +4,7 @@ pub mod adopt;
 pub mod audit;
 pub mod init;
 pub mod keys;
+pub mod preview;
 pub mod run;
 pub mod seal;
 pub mod test;

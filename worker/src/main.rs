@@ -31,8 +31,8 @@ mod statement;
 
 use config::{Flags, Settings};
 
-/// Delivers what Postgres transactions committed to webhook, email, Slack, Telegram, PagerDuty and
-/// Discord.
+/// Delivers what Postgres transactions committed to webhook, email, Slack, Telegram, PagerDuty, Discord,
+/// Microsoft Teams and ntfy.
 #[derive(Parser)]
 #[command(name = "klaxon", version, propagate_version = true, max_term_width = 110)]
 struct Cli {
@@ -57,6 +57,8 @@ enum Command {
     Seal(command::seal::Seal),
     /// Send a test message
     Test(command::test::Test),
+    /// Show what a channel would be sent
+    Preview(command::preview::Preview),
     /// The keys that secrets are sealed to and the log is signed with
     #[command(subcommand)]
     Keys(command::keys::KeysCommand),
@@ -95,6 +97,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Adopt(adopt) => adopt.run(cli.config, &settings).await,
         Command::Seal(seal) => seal.run(&settings),
         Command::Test(test) => test.run(cli.config, &settings).await,
+        Command::Preview(preview) => preview.run(&settings).await,
         Command::Keys(keys) => keys.run(&settings).await,
         Command::Audit(audit) => audit.run(&settings).await,
     }

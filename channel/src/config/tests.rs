@@ -56,6 +56,26 @@ fn every_kind_has_a_smallest_configuration() {
             json!({"webhook_url": "https://ptb.discord.com/api/webhooks/1/x"}),
             Some("https://ptb.discord.com:443"),
         ),
+        (
+            Kind::Teams,
+            json!({"webhook_url": "https://prod-01.westeurope.logic.azure.com:443/workflows/x?sig=y"}),
+            Some("https://prod-01.westeurope.logic.azure.com:443"),
+        ),
+        (
+            Kind::Teams,
+            json!({"webhook_url": "https://x.webhook.office.com/webhookb2/y"}),
+            Some("https://x.webhook.office.com:443"),
+        ),
+        (
+            Kind::Teams,
+            json!({"webhook_url": "https://d.ef.environment.api.powerplatform.com/powerautomate/x?sig=y"}),
+            Some("https://d.ef.environment.api.powerplatform.com:443"),
+        ),
+        (
+            Kind::Ntfy,
+            json!({"url": "https://ntfy.example.com", "topic": "ops-1_x"}),
+            Some("https://ntfy.example.com:443"),
+        ),
     ] {
         assert_eq!(accepted(kind, &config).destination.as_deref(), destination, "{config}");
     }
@@ -127,6 +147,21 @@ fn what_a_kind_cannot_use_is_refused_by_field() {
         (Kind::Pagerduty, json!({"integration_key": KEY, "severity_default": "fatal"}), "config field \"severity_default\" is no severity"),
         (Kind::Pagerduty, json!({"integration_key": KEY, "severity_map": {"task.failed": "fatal"}}), "config field \"severity_map\" is no severity"),
         (Kind::Discord, json!({"webhook_url": "https://discord.org/x"}), "config field \"webhook_url\" is not on discord.com"),
+        (Kind::Teams, json!({"webhook_url": "https://logic.azure.com/x"}), "config field \"webhook_url\" is not on *.webhook.office.com"),
+        (Kind::Teams, json!({"webhook_url": "https://.logic.azure.com/x"}), "config field \"webhook_url\" "),
+        (Kind::Teams, json!({"webhook_url": "https://evil-logic.azure.com/x"}), "config field \"webhook_url\" is not on"),
+        (Kind::Teams, json!({"webhook_url": "https://x.logic.azure.com.evil.com/x"}), "config field \"webhook_url\" is not on"),
+        (Kind::Teams, json!({"webhook_url": "http://x.logic.azure.com/x"}), "config field \"webhook_url\" must be https"),
+        (Kind::Ntfy, json!({"topic": "ops"}), "config field \"url\" is required"),
+        (Kind::Ntfy, json!({"url": "https://ntfy.sh"}), "config field \"topic\" is required"),
+        (Kind::Ntfy, json!({"url": "https://ntfy.sh/ops", "topic": "ops"}), "config field \"url\" has a path"),
+        (Kind::Ntfy, json!({"url": "http://ntfy.lan", "topic": "ops"}), "config field \"url\" must be https"),
+        (Kind::Ntfy, json!({"url": "https://ntfy.sh", "topic": "a b"}), "config field \"topic\" is no topic"),
+        (Kind::Ntfy, json!({"url": "https://ntfy.sh", "topic": "x".repeat(65)}), "config field \"topic\" is no topic"),
+        (Kind::Ntfy, json!({"url": "https://ntfy.sh", "topic": "ops", "token": "abc"}), "config field \"token\" is no access token"),
+        (Kind::Webhook, json!({"url": "https://x.com", "template": {"title": "{{ type"}}), "config field \"template.title\" is no template: line 1: "),
+        (Kind::Slack, json!({"webhook_url": "https://hooks.slack.com/x", "template": {"body": "a\n{% if x %}b"}}), "config field \"template.body\" is no template: line 2: "),
+        (Kind::Webhook, json!({"url": "https://x.com", "template": {"body": "{{ x | nosuch }}"}}), "config field \"template.body\" is no template"),
     ] {
         let said = refusal(kind, &config);
         assert!(said.starts_with(says), "{config}: {said}");
@@ -303,7 +338,7 @@ fn a_kind_is_one_of_those_there_are() {
     }
     assert_eq!(
         "sms".parse::<Kind>().unwrap_err().to_string(),
-        "unknown channel kind \"sms\": there are webhook, email, slack, telegram, pagerduty, discord"
+        "unknown channel kind \"sms\": there are webhook, email, slack, telegram, pagerduty, discord, teams, ntfy"
     );
 }
 

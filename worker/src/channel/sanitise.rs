@@ -25,14 +25,24 @@ pub fn answer(answer: Answer, target: &dyn Form, own: Option<&Smtp>) -> Answer {
     Answer { error: clean(answer.error), body: clean(answer.body), ..answer }
 }
 
-/// Strikes secrets, replaces control characters, cuts at a character's boundary.
-fn text(text: &str, secrets: &[String]) -> String {
+/// A text without the secrets of a channel.
+pub fn strike(text: &str, target: &dyn Form, own: Option<&Smtp>) -> String {
+    struck(text, &secrets(target, own))
+}
+
+fn struck(text: &str, secrets: &[String]) -> String {
     let mut text = text.to_owned();
     for secret in secrets {
         if text.contains(secret.as_str()) {
             text = text.replace(secret.as_str(), STRUCK);
         }
     }
+    text
+}
+
+/// Strikes secrets, replaces control characters, cuts at a character's boundary.
+fn text(text: &str, secrets: &[String]) -> String {
+    let mut text = struck(text, secrets);
     strike_torn(&mut text, secrets);
     let mut clean = String::with_capacity(text.len().min(STORED));
     for c in text.chars() {
