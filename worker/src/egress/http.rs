@@ -1,24 +1,26 @@
-//! Requests: each goes to the address the guard judged for it.
+//! Requests: each goes to an address the guard judged for it, over a connection that is kept.
 
-use std::collections::HashMap;
+use std::error::Error;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{HOST, HeaderValue, USER_AGENT};
+use hyper::{Method, Request, Response, Uri, Version};
 use klaxon_channel::form::{Post, Reply};
-use reqwest::dns::{Name, Resolve, Resolving};
-use reqwest::header::{HOST, HeaderValue};
-use reqwest::{Client, redirect};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use rustls::{ClientConfig, RootCertStore};
 
 use super::{EgressError, Guard, GuardOptions, Purpose};
 
-/// Clients kept: one a scheme, host and judged addresses.
-const CLIENTS: usize = 512;
-/// How long an idle connection is kept.
-const IDLE: Duration = Duration::from_secs(60);
+mod connect;
+mod pool;
+
+use connect::{Connection, Unsent};
+use pool::Pool;
 
 /// Why there is no reply. Says neither URL nor address.
 #[derive(Debug, thiserror::Error)]
@@ -34,30 +36,22 @@ pub enum HttpError {
     Exchange(String),
 }
 
+/// Whose connections they are. A name that moves, or another name at the same address, is another
+/// origin: a connection never carries what was not judged for it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Origin {
     secure: bool,
     host: String,
+    port: u16,
     addresses: Vec<SocketAddr>,
-    /// Whether the URL states a port that is not the one dialled.
-    elsewhere: bool,
-}
-
-/// Resolves nothing: a client dials what was judged for it, or nothing.
-struct Unresolving;
-
-impl Resolve for Unresolving {
-    fn resolve(&self, _: Name) -> Resolving {
-        Box::pin(std::future::ready(Err(EgressError::Unresolved.into())))
-    }
 }
 
 /// Sends requests.
 #[derive(Debug)]
 pub struct Http {
     guard: Arc<Guard>,
-    tls: ClientConfig,
-    clients: Mutex<HashMap<Origin, (Client, Instant)>>,
+    tls: Arc<ClientConfig>,
+    pool: Pool,
 }
 
 impl Http {
@@ -66,8 +60,8 @@ impl Http {
     /// # Errors
     /// Where the operator's file does not read.
     pub fn new(guard: Arc<Guard>) -> anyhow::Result<Self> {
-        let tls = tls(guard.options())?;
-        Ok(Self { guard, tls, clients: Mutex::default() })
+        let tls = Arc::new(tls(guard.options())?);
+        Ok(Self { guard, tls, pool: Pool::default() })
     }
 
     /// Posts, and reads the answer up to the cap. From resolving to the last byte it takes no
@@ -84,71 +78,119 @@ impl Http {
     }
 
     async fn exchange(&self, post: Post) -> Result<Reply, HttpError> {
-        let Post { mut url, mut headers, body } = post;
-        let secure = url.scheme() == "https";
+        let secure = post.url.scheme() == "https";
         let purpose = if secure { Purpose::Https } else { Purpose::Http };
-        let host = url.host_str().unwrap_or_default().to_owned();
-        let port = url.port_or_known_default().unwrap_or_default();
+        let host = post.url.host_str().unwrap_or_default().to_owned();
+        let port = post.url.port_or_known_default().unwrap_or_default();
         let addresses = self.guard.target(&host, port, purpose).await?;
-        // reqwest dials the port that a URL states, whichever it was told. Where another was judged,
-        // the URL states none and the Host header does, which HTTP/2 would not read.
-        let elsewhere = url.port().is_some() && addresses.iter().any(|address| address.port() != port);
-        if elsewhere {
-            let authority = HeaderValue::from_str(&format!("{host}:{port}"));
-            headers.insert(HOST, authority.map_err(|error| HttpError::Exchange(error.to_string()))?);
-            url.set_port(None).map_err(|()| HttpError::Exchange("the URL has no host".into()))?;
-        }
-        let client = self
-            .client(Origin { secure, host, addresses, elsewhere })
-            .map_err(|error| HttpError::Exchange(error.to_string()))?;
-        let mut response = client.post(url).headers(headers).body(body).send().await.map_err(describe)?;
-        let (status, headers) = (response.status().as_u16(), std::mem::take(response.headers_mut()));
-        let cap = self.guard.options().response_cap;
-        let mut body = Vec::new();
-        while body.len() < cap {
-            match response.chunk().await.map_err(describe)? {
-                Some(chunk) => body.extend_from_slice(&chunk[..chunk.len().min(cap - body.len())]),
-                None => break,
+        let origin = Origin { secure, host, port, addresses };
+        let (mut connection, kept) = self.connection(&origin).await?;
+        let response = match connection.send(request(&post, &connection)?).await {
+            Ok(response) => response,
+            // The other side had closed it, and has seen nothing of this.
+            Err(Unsent { certainly: true, .. }) if kept => {
+                connection = self.dial(&origin).await?;
+                let again = connection.send(request(&post, &connection)?).await;
+                again.map_err(|unsent| exchange_failed(&unsent.error))?
             }
+            Err(unsent) => return Err(exchange_failed(&unsent.error)),
+        };
+        let (reply, whole) = self.read(response).await?;
+        // Before the reply is handed on: who sends next would otherwise open another one.
+        if whole {
+            self.pool.keep(&origin, connection).await;
         }
-        Ok(Reply { status, headers, body })
+        Ok(reply)
     }
 
-    /// The client of an origin: its connections go to the judged address and to no other, because a
-    /// name that moves makes another origin.
-    fn client(&self, origin: Origin) -> reqwest::Result<Client> {
-        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        if let Some((client, used)) = clients.get_mut(&origin) {
-            *used = now;
-            return Ok(client.clone());
+    /// A connection, and whether it was used before. Until it is known which protocol an origin
+    /// speaks, one connection is made at a time: of HTTP/2 there is need of no more.
+    async fn connection(&self, origin: &Origin) -> Result<(Connection, bool), HttpError> {
+        if let Some(connection) = self.pool.take(origin) {
+            return Ok((connection, true));
         }
-        if clients.len() >= CLIENTS
-            && let Some(oldest) =
-                clients.iter().min_by_key(|(_, (_, used))| *used).map(|(origin, _)| origin.clone())
-        {
-            clients.remove(&oldest);
+        let mut turn = None;
+        if let Some(first) = self.pool.first(origin) {
+            turn = Some(first.lock_owned().await);
+            if let Some(connection) = self.pool.take(origin) {
+                return Ok((connection, true));
+            }
         }
-        let name = origin.host.trim_start_matches('[').trim_end_matches(']');
-        let options = self.guard.options();
-        let mut tls = self.tls.clone();
-        if origin.elsewhere {
-            tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        // Whoever had the turn before has met a protocol that many connections are made for.
+        if self.pool.first(origin).is_none() {
+            turn = None;
         }
-        let client = Client::builder()
-            .tls_backend_preconfigured(tls)
-            .dns_resolver(Unresolving)
-            .resolve_to_addrs(name, &origin.addresses)
-            .no_proxy()
-            .redirect(redirect::Policy::none())
-            .connect_timeout(options.connect_timeout)
-            .pool_idle_timeout(IDLE)
-            .tcp_nodelay(true)
-            .user_agent(concat!("klaxon/", env!("CARGO_PKG_VERSION")))
-            .build()?;
-        clients.insert(origin, (client.clone(), now));
-        Ok(client)
+        let connection = self.dial(origin).await?;
+        drop(turn);
+        Ok((connection, false))
     }
+
+    async fn dial(&self, origin: &Origin) -> Result<Connection, HttpError> {
+        let limit = self.guard.options().connect_timeout;
+        let connection = Connection::open(origin, &self.tls, limit).await.map_err(HttpError::Exchange)?;
+        self.pool.met(origin, &connection);
+        Ok(connection)
+    }
+
+    /// The reply, and whether all of it was read.
+    async fn read(&self, response: Response<Incoming>) -> Result<(Reply, bool), HttpError> {
+        let (head, mut incoming) = response.into_parts();
+        let cap = self.guard.options().response_cap;
+        let mut body = Vec::new();
+        let mut whole = true;
+        while let Some(frame) = incoming.frame().await {
+            let Ok(data) = frame.map_err(|error| exchange_failed(&error))?.into_data() else { continue };
+            body.extend_from_slice(&data[..data.len().min(cap - body.len())]);
+            if body.len() == cap {
+                // The rest is nobody's, and nobody waits for it.
+                whole = incoming.is_end_stream();
+                break;
+            }
+        }
+        Ok((Reply { status: head.status.as_u16(), headers: head.headers, body }, whole))
+    }
+}
+
+/// As the connection's protocol has it: HTTP/1.1 names the host in a header, HTTP/2 in the target.
+fn request(post: &Post, connection: &Connection) -> Result<Request<Full<hyper::body::Bytes>>, HttpError> {
+    let invalid = |error: &dyn Error| HttpError::Exchange(format!("the request cannot be written: {error}"));
+    let host = post.url.host_str().unwrap_or_default();
+    let authority = match post.url.port() {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_owned(),
+    };
+    let path = &post.url[url::Position::BeforePath..url::Position::AfterQuery];
+    let mut request = Request::new(Full::new(post.body.clone()));
+    *request.method_mut() = Method::POST;
+    *request.headers_mut() = post.headers.clone();
+    let headers = request.headers_mut();
+    headers
+        .entry(USER_AGENT)
+        .or_insert(HeaderValue::from_static(concat!("klaxon/", env!("CARGO_PKG_VERSION"))));
+    let target = if connection.is_http2() {
+        Uri::builder().scheme(post.url.scheme()).authority(authority).path_and_query(path).build()
+    } else {
+        headers.insert(HOST, HeaderValue::from_str(&authority).map_err(|error| invalid(&error))?);
+        Uri::builder().path_and_query(path).build()
+    };
+    *request.uri_mut() = target.map_err(|error| invalid(&error))?;
+    if connection.is_http2() {
+        *request.version_mut() = Version::HTTP_2;
+    }
+    Ok(request)
+}
+
+fn exchange_failed(error: &dyn Error) -> HttpError {
+    HttpError::Exchange(innermost(error))
+}
+
+/// The innermost cause, which names what failed and not where.
+fn innermost(error: &dyn Error) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
 }
 
 fn tls(options: &GuardOptions) -> anyhow::Result<ClientConfig> {
@@ -166,20 +208,6 @@ fn tls(options: &GuardOptions) -> anyhow::Result<ClientConfig> {
         .with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
-}
-
-/// The innermost cause, which names what failed and not where.
-fn describe(error: reqwest::Error) -> HttpError {
-    if error.is_timeout() {
-        return HttpError::Exchange("the connection timed out".into());
-    }
-    let error = error.without_url();
-    let mut cause: &dyn std::error::Error = &error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    let what = if error.is_connect() { "cannot connect: " } else { "" };
-    HttpError::Exchange(format!("{what}{cause}"))
 }
 
 #[cfg(test)]

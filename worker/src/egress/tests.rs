@@ -4,9 +4,9 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
+use hyper::HeaderMap;
 use klaxon_channel::form::{Post, Reply};
 use rcgen::{CertificateParams, Issuer, KeyPair};
-use reqwest::header::HeaderMap;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
