@@ -8,6 +8,7 @@
 pub mod authority;
 pub mod cluster;
 pub mod database;
+pub mod https;
 pub mod limit;
 pub mod process;
 pub mod receiver;
