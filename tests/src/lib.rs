@@ -16,4 +16,5 @@ pub mod scene;
 pub mod signature;
 pub mod smtp;
 pub mod until;
+pub mod vendor;
 pub mod worker;
