@@ -7,7 +7,9 @@
 
 pub mod authority;
 pub mod cluster;
+pub mod counterpart;
 pub mod database;
+pub mod hostile;
 pub mod https;
 pub mod limit;
 pub mod process;
@@ -15,6 +17,7 @@ pub mod receiver;
 pub mod scene;
 pub mod signature;
 pub mod smtp;
+pub mod telegram_emulator;
 pub mod until;
 pub mod vendor;
 pub mod worker;

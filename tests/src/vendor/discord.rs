@@ -54,11 +54,13 @@ fn reading(body: &Value) -> Reading {
         after.starts_with(|c: char| c.is_alphanumeric() || matches!(c, '@' | '#' | ':' | '/' | '!' | '&'))
     });
     interpreted.extend(angles.map(|after| format!("<{}", after.chars().take(20).collect::<String>())));
-    let line = |line: &str| OPENERS.iter().any(|opener| line.trim_start().starts_with(opener));
-    interpreted.extend(text.lines().filter(|text| line(text)).map(str::to_owned));
-    // The entries are a list of ours; the heading is none.
-    let heading = text.lines().next().filter(|heading| heading.trim_start().starts_with("- "));
-    interpreted.extend(heading.map(str::to_owned));
+    let opens =
+        |line: &str, openers: &[&str]| openers.iter().any(|opener| line.trim_start().starts_with(opener));
+    interpreted.extend(text.lines().filter(|line| opens(line, &OPENERS)).map(str::to_owned));
+    // The third paragraph is a list of ours; heading and facts are none.
+    let (heading, rest) = text.split_once("\n\n").unwrap_or((text, ""));
+    let others = heading.lines().chain(rest.split("\n\n").next().unwrap_or_default().lines());
+    interpreted.extend(others.filter(|line| opens(line, &["- "])).map(str::to_owned));
     if body["link_names"].as_bool() == Some(true) || body["link_names"].as_i64().is_some_and(|n| n != 0) {
         interpreted.push("bare names".into());
     }
@@ -93,7 +95,7 @@ mod tests {
     fn what_discord_would_interpret_is_seen() {
         let read = |text: &str| reading(&json!({"text": text})).interpreted;
         for quiet in [
-            "Two tests failed\n\nProject: a - b\n- one\n- two\nhttps://ci.example.com/a_b_c",
+            "Two tests failed\n\nProject: a - b\n\n- one\n- two\nhttps://ci.example.com/a_b_c",
             "@\u{200b}everyone <\u{200b}@1> a < b",
             r"\*a\* \_b\_ \`c\` \[d\]\(https://evil\) \> \#",
         ] {
@@ -115,6 +117,7 @@ mod tests {
             "a\n> b",
             "-# a",
             "- a",
+            "a\n\n- b",
             "[text](https://evil)",
             "||a||",
             "~~a~~",
