@@ -73,7 +73,8 @@ counterparts() {
     ln -s "$node/bin/node" "$to/bin/node"
     cp tests/counterparts/package.json tests/counterparts/package-lock.json "$to/"
     # A package's install script is the only thing of it that would run unasked.
-    "$to/bin/node" "$node/lib/node_modules/npm/bin/npm-cli.js" --prefix "$to" ci --loglevel error --ignore-scripts --no-audit --no-fund
+    "$to/bin/node" "$node/lib/node_modules/npm/bin/npm-cli.js" --prefix "$to" ci --loglevel error \
+        --ignore-scripts --no-audit --no-fund --no-update-notifier
     printf '%s\n' "$wanted" >"$to/installed"
 }
 

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-/// The fields with a meaning.
+/// The fields with a meaning, those of `channel.disabled`, and one without any.
 pub const FIELDS: [&str; 35] = [
     "priority",
     "task_id",

@@ -16,7 +16,8 @@ const TEXT: usize = 2000;
 
 /// Emphasis, strikethrough, code, spoilers, links with other words.
 const MARKUP: [&str; 7] = ["*", "_", "~~", "`", "||", "](", "[<"];
-/// Quotations, headings and small print, at the beginning of a line.
+/// Quotations, headings and small print, at the beginning of a line. (A numbered list shows its numbers
+/// as they are written.)
 const OPENERS: [&str; 6] = ["> ", ">>> ", "# ", "## ", "### ", "-# "];
 
 fn config() -> Value {

@@ -9,7 +9,7 @@ use super::{Answer, Reading, Request, Vendor};
 /// The vendor.
 pub const VENDOR: Vendor = Vendor { kind: "telegram", host: "api.telegram.org", config, answer, reading };
 
-/// The bot's token, and the chat it is in.
+/// The bot's token.
 pub const TOKEN: &str = "123456:secret-token";
 /// The chat that the bot is in.
 pub const CHAT: i64 = -100_123;
@@ -34,7 +34,8 @@ fn answer(request: &Request) -> Answer {
     let Some(body) = request.json() else {
         return refusal(400, "Bad Request: can't parse message JSON object");
     };
-    if body["chat_id"] != CHAT && body["chat_id"] != CHAT.to_string() {
+    let chat = &body["chat_id"];
+    if chat.as_i64().or_else(|| chat.as_str()?.parse().ok()) != Some(CHAT) {
         return refusal(400, "Bad Request: chat not found");
     }
     let text = body["text"].as_str().unwrap_or_default();
