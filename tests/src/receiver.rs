@@ -1,25 +1,20 @@
 //! An HTTPS receiver: verifies signatures, records what it got, answers by script.
 
 use std::collections::{HashMap, VecDeque};
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::{Bytes, Incoming};
+use http_body_util::Full;
+use hyper::body::Bytes;
 use hyper::header::{HeaderName, HeaderValue};
-use hyper::service::service_fn;
-use hyper::{HeaderMap, Method, StatusCode, Version};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto;
-use tokio::net::{TcpListener, TcpStream};
+use hyper::http::request::Parts;
+use hyper::{HeaderMap, Method, Version};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
-use tokio_rustls::TlsAcceptor;
 use uuid::Uuid;
 
 use crate::authority::Authority;
+use crate::https::{self, Server};
 use crate::limit::{PATIENCE, within_time};
 use crate::signature;
 
@@ -173,8 +168,7 @@ impl Shared {
 /// The receiver; it ends with its drop.
 pub struct Receiver {
     shared: Arc<Shared>,
-    address: SocketAddr,
-    accepting: JoinHandle<()>,
+    server: Server,
 }
 
 impl Receiver {
@@ -183,24 +177,24 @@ impl Receiver {
     /// # Errors
     /// No port, or no certificate.
     pub async fn start(authority: &Authority) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let address = listener.local_addr()?;
-        let acceptor = TlsAcceptor::from(authority.https(&[HOST])?);
         let shared = Arc::<Shared>::default();
-        let accepting = tokio::spawn(accept(listener, acceptor, Arc::clone(&shared)));
-        Ok(Self { shared, address, accepting })
+        let records = Arc::clone(&shared);
+        let server =
+            Server::start(authority, &[HOST], move |head, body| answer(Arc::clone(&records), head, body))
+                .await?;
+        Ok(Self { shared, server })
     }
 
     /// Its address.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.server.address()
     }
 
     /// The worker's `connect-to` for it: port 443 of [`HOST`] is here.
     #[must_use]
     pub fn connect_to(&self) -> String {
-        format!("{HOST}:443:{}:{}", self.address.ip(), self.address.port())
+        self.server.connect_to(HOST)
     }
 
     /// Says how a path behaves; others are answered 404. Returns the URL to send to.
@@ -275,53 +269,17 @@ impl Receiver {
     }
 }
 
-impl Drop for Receiver {
-    fn drop(&mut self) {
-        self.accepting.abort();
-    }
-}
-
-async fn accept(listener: TcpListener, acceptor: TlsAcceptor, shared: Arc<Shared>) {
-    // Aborting this drops the set, and with it every connection.
-    let mut connections = tokio::task::JoinSet::new();
-    while let Ok((stream, _)) = listener.accept().await {
-        while connections.try_join_next().is_some() {}
-        connections.spawn(converse(stream, acceptor.clone(), Arc::clone(&shared)));
-    }
-}
-
-async fn converse(stream: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared>) {
-    // Answers are small; waiting to fill a packet would be all their time.
-    let _ = stream.set_nodelay(true);
-    let Ok(stream) = acceptor.accept(stream).await else { return };
-    let service = service_fn(move |request| answer(request, Arc::clone(&shared)));
-    // A worker that was killed leaves connections torn; that is what the test is about.
-    let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
-}
-
-async fn answer(
-    request: hyper::Request<Incoming>,
-    shared: Arc<Shared>,
-) -> Result<hyper::Response<Full<Bytes>>, Infallible> {
-    let (head, body) = request.into_parts();
-    // Cut off in the middle: not a request.
-    let Ok(body) = body.collect().await.map(http_body_util::Collected::to_bytes) else {
-        return Ok(response(&Answer::status(400)));
-    };
+async fn answer(shared: Arc<Shared>, head: Parts, body: Bytes) -> hyper::Response<Full<Bytes>> {
     let (answer, held) = record(&shared, &head, body);
     shared.changed.send_modify(|()| ());
     if let Some(mut held) = held {
         // The test that holds has ended: so has the holding.
         let _ = held.wait_for(|released| *released).await;
     }
-    Ok(response(&answer))
+    response(&answer)
 }
 
-fn record(
-    shared: &Shared,
-    head: &hyper::http::request::Parts,
-    body: Bytes,
-) -> (Answer, Option<watch::Receiver<bool>>) {
+fn record(shared: &Shared, head: &Parts, body: Bytes) -> (Answer, Option<watch::Receiver<bool>>) {
     let path = head.uri.path();
     let secret = shared.records().hooks.get(path).and_then(|hook| hook.secret.clone());
     let verified = secret.map(|secret| signature::check(&secret, &head.headers, &body));
@@ -357,8 +315,7 @@ fn record(
 }
 
 fn response(answer: &Answer) -> hyper::Response<Full<Bytes>> {
-    let mut response = hyper::Response::new(Full::new(Bytes::from(answer.body.clone())));
-    *response.status_mut() = StatusCode::from_u16(answer.status).expect("scripted statuses are valid");
+    let mut response = https::response(answer.status, &answer.body);
     for (name, value) in &answer.headers {
         response.headers_mut().append(
             HeaderName::try_from(name.as_str()).expect("scripted headers are valid"),

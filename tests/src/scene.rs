@@ -7,6 +7,7 @@ use crate::authority::Authority;
 use crate::database::Database;
 use crate::receiver::{Hook, Receiver};
 use crate::smtp::MailServer;
+use crate::vendor::Vendors;
 use crate::worker::{Installation, Worker};
 
 /// The parts, each usable by itself.
@@ -47,8 +48,23 @@ impl<'c> Scene<'c> {
     /// When it does not start.
     pub async fn mail(&mut self) -> MailServer {
         let server = MailServer::start(&self.authority).await.expect("the mail server starts");
-        self.flags.extend(["--connect-to".into(), server.connect_to()]);
+        self.connect(server.connect_to());
         server
+    }
+
+    /// Starts the vendors' servers, which the worker will reach.
+    ///
+    /// # Panics
+    /// When they do not start.
+    pub async fn vendors(&mut self) -> Vendors {
+        let vendors = Vendors::start(&self.authority).await.expect("the vendors' servers start");
+        vendors.connect_to().into_iter().for_each(|connect_to| self.connect(connect_to));
+        vendors
+    }
+
+    /// A `connect-to` for the worker that is started next.
+    pub fn connect(&mut self, connect_to: String) {
+        self.flags.extend(["--connect-to".into(), connect_to]);
     }
 
     /// Starts the worker, with flags on top of those that lead to the receivers.
