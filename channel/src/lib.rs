@@ -30,3 +30,5 @@ pub mod template;
 mod golden_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod vendor_tests;

@@ -42,6 +42,9 @@ pub struct Message<'a> {
     pub now: i64,
 }
 
+/// 0000-01-01T00:00:00Z, in microseconds since the Unix epoch.
+const YEAR_0: i64 = -62_167_219_200_000_000;
+
 impl<'a> Message<'a> {
     /// Reads a delivery.
     pub fn new(channel: &'a Channel, delivery: &'a Delivery, options: &'a Options) -> Self {
@@ -74,18 +77,17 @@ impl<'a> Message<'a> {
         let rules = channel.settings.as_ref().ok().map(|settings| &settings.delivery);
         if let Some(template) = rules.and_then(|rules| rules.template.as_ref()) {
             let words = template::words(template, &message);
-            message.title = words.title.map_or(message.title, |title| one_line(&title, TITLE));
-            message.body = words.body;
+            let title = words.title.map(|title| one_line(&title, TITLE)).filter(|title| !title.is_empty());
+            message.title = title.unwrap_or(message.title);
+            message.body = words.body.map(|body| lines(&body)).filter(|body| !body.is_empty());
         }
         message
     }
 
-    /// When it happened, RFC 3339 in UTC.
+    /// When it happened, RFC 3339 in UTC, whose years are 0000 to 9999.
     pub fn occurred_at(&self) -> String {
-        let micros = self.delivery.occurred_at;
-        jiff::Timestamp::from_microsecond(micros)
-            .unwrap_or(if micros < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX })
-            .to_string()
+        let micros = self.delivery.occurred_at.max(YEAR_0);
+        jiff::Timestamp::from_microsecond(micros).unwrap_or(jiff::Timestamp::MAX).to_string()
     }
 
     /// Label and value of what is known, in order of what people look for.
@@ -200,6 +202,13 @@ fn failure(raw: &RawValue) -> Option<String> {
     let said = ["message", "error", "exception"].iter().find_map(|field| fields.text(field));
     let both = [name, said].into_iter().flatten().collect::<Vec<_>>().join(": ");
     (!both.is_empty()).then(|| one_line(&both, EXCERPT))
+}
+
+/// Lines without colours or control characters.
+fn lines(text: &str) -> String {
+    let clean = without_ansi(text).replace("\r\n", "\n").replace('\r', "\n");
+    let shown: String = clean.chars().filter(|c| !c.is_control() || ['\n', '\t'].contains(c)).collect();
+    shown.trim().to_owned()
 }
 
 /// One line without colours or control characters, cut with an ellipsis.

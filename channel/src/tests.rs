@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use klaxon_model::event_type::Severity;
 use klaxon_model::signature;
@@ -10,10 +9,10 @@ use secrecy::SecretString;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use crate::answer::{Verdict, read, read_mail};
+use crate::answer::{Verdict, read_mail};
 use crate::config::{self, Given, Rules, check};
 use crate::delivery::{Channel, DIGEST, Delivery, Options, Project};
-use crate::form::{Post, Refusal, Reply, Request, Sent, Step};
+use crate::form::{Post, Refusal, Request, Sent, Step};
 use crate::kind::Kind;
 use crate::message::Message;
 
@@ -60,7 +59,7 @@ fn render(channel: &Channel, delivery: &Delivery) -> Request {
     settings.target.render(&Message::new(channel, delivery, &options)).unwrap()
 }
 
-fn posted(channel: &Channel, delivery: &Delivery) -> (Post, Value) {
+pub(crate) fn posted(channel: &Channel, delivery: &Delivery) -> (Post, Value) {
     match render(channel, delivery) {
         Request::Http(post) => {
             let body = serde_json::from_slice(&post.body).unwrap();
@@ -70,7 +69,7 @@ fn posted(channel: &Channel, delivery: &Delivery) -> (Post, Value) {
     }
 }
 
-const RUN: &str = r#"{"run_id": "r1", "branch": "main", "failed_tests": 3, "total_tests": 412, "top_failures": ["\u001b[31mtest_a\u001b[0m: boom", {"name": "test_b", "message": "no"}, "c", "d"]}"#;
+pub(crate) const RUN: &str = r#"{"run_id": "r1", "branch": "main", "failed_tests": 3, "total_tests": 412, "top_failures": ["\u001b[31mtest_a\u001b[0m: boom", {"name": "test_b", "message": "no"}, "c", "d"]}"#;
 
 #[test]
 fn a_webhook_is_signed_twice_and_carries_the_payload_digit_for_digit() {
@@ -142,175 +141,6 @@ fn a_webhook_is_told_of_a_digest_what_the_interface_says() {
     assert_eq!(body["data"], json!({"count": 21, "held_back": 2, "events": payload["events"]}));
 }
 
-#[test]
-fn slack_gets_blocks_in_which_nothing_is_interpreted() {
-    let channel = channel(Kind::Slack, json!({"webhook_url": "https://hooks.slack.com/services/T/B/x"}));
-    let (_, body) = posted(&channel, &delivery("run.failed", RUN));
-    assert_eq!(body["blocks"][0]["text"]["text"], "Test run failed: Billing (main), 3 of 412 tests");
-    assert_eq!(body["blocks"][2]["text"]["text"], "• test_a: boom\n• test_b: no\n• c");
-    assert_eq!(
-        body["blocks"].as_array().unwrap().last().unwrap()["elements"][0]["url"],
-        "https://ci.example.com/billing"
-    );
-
-    let (_, body) =
-        posted(&channel, &delivery("task.failed", r#"{"task_name": "<!channel> <https://evil|x> &"}"#));
-    // Whatever a payload holds stands where Slack reads no markup.
-    assert_eq!((&body["mrkdwn"], mrkdwn(&body)), (&json!(false), 0), "{body}");
-    let text = body.to_string();
-    assert!(!text.contains("<!channel>") && !text.contains("<https"), "{text}");
-
-    for url in ["https://x @everyone/", "not a url", "https://bank.example@evil.example/", "https://"] {
-        let (_, body) = posted(&channel, &delivery("task.failed", &json!({"url": url}).to_string()));
-        let blocks = body["blocks"].as_array().unwrap();
-        let button = &blocks.last().unwrap()["elements"][0]["url"];
-        assert_eq!(button, "https://ci.example.com/billing", "{url}");
-    }
-
-    let long = format!(r#"{{"title": "{}", "exception": "{}"}}"#, "é".repeat(400), "x".repeat(9000));
-    let (_, body) = posted(&channel, &delivery("task.failed", &long));
-    assert!(body["blocks"][0]["text"]["text"].as_str().unwrap().chars().count() <= 150);
-}
-
-/// Texts that Slack would read as markup.
-fn mrkdwn(value: &Value) -> usize {
-    match value {
-        Value::Object(fields) => {
-            usize::from(fields.get("type") == Some(&json!("mrkdwn")))
-                + fields.values().map(mrkdwn).sum::<usize>()
-        }
-        Value::Array(values) => values.iter().map(mrkdwn).sum(),
-        _ => 0,
-    }
-}
-
-#[test]
-fn discord_pings_nobody_and_fits() {
-    let channel = channel(Kind::Discord, json!({"webhook_url": "https://discord.com/api/webhooks/1/x"}));
-    let (post, body) = posted(
-        &channel,
-        &delivery("task.failed", r#"{"task_name": "@everyone **b** <@1>", "exception": "x"}"#),
-    );
-    assert_eq!(post.url.as_str(), "https://discord.com/api/webhooks/1/x/slack");
-    let text = body["text"].as_str().unwrap();
-    assert!(text.ends_with("https://ci.example.com/billing"), "{text}");
-    let url = r#"{"url": "https://ci.example.com/@everyone"}"#;
-    let (_, linked) = posted(&channel, &delivery("task.failed", url));
-    assert!(linked["text"].as_str().unwrap().ends_with("\nhttps://ci.example.com/%40everyone"), "{linked}");
-    assert!(!text.contains("@everyone") && !text.contains("**b**") && !text.contains("<@"), "{text}");
-    let long =
-        format!(r#"{{"title": "{}", "top_failures": ["{}", "b", "c"]}}"#, "@".repeat(190), "*".repeat(3000));
-    let (_, body) = posted(&channel, &delivery("task.failed", &long));
-    assert!(body["text"].as_str().unwrap().chars().count() <= 2000);
-}
-
-#[test]
-fn telegram_gets_escaped_html() {
-    let channel = channel(Kind::Telegram, json!({"bot_token": "12:Ab", "chat_id": "-100"}));
-    let (post, body) = posted(
-        &channel,
-        &delivery("task.failed", r#"{"task_name": "</b><a href='x'>", "exception": "a & b"}"#),
-    );
-    assert_eq!(post.url.as_str(), "https://api.telegram.org/bot12:Ab/sendMessage");
-    assert_eq!(body["chat_id"], -100);
-    let text = body["text"].as_str().unwrap();
-    assert!(text.starts_with("<b>Task failed: &lt;/b&gt;") && text.contains("a &amp; b"), "{text}");
-    let (_, body) = posted(&channel, &delivery("task.failed", r#"{"exception": "ask @admin"}"#));
-    assert!(!body["text"].as_str().unwrap().contains("@admin"), "{body}");
-    // Characters that are two in UTF-16, and as many of them as there can be.
-    let long = json!({"title": "😀".repeat(200), "top_failures": ["<".repeat(3000), "😀".repeat(3000), "&"], "signature": "😀".repeat(900), "exception": "😀".repeat(900), "queue": "😀".repeat(900), "branch": "😀".repeat(900), "status": "😀".repeat(900), "run_id": "😀".repeat(900)});
-    let (_, body) = posted(&channel, &delivery("task.failed", &long.to_string()));
-    let text = body["text"].as_str().unwrap();
-    let shown = text.replace("&lt;", "<").replace("&amp;", "&").replace("&gt;", ">");
-    assert!(shown.encode_utf16().count() <= 4096 && text.ends_with("Open</a>"), "{text}");
-}
-
-#[test]
-fn teams_gets_a_card_that_fits_and_shows_what_it_was_given() {
-    let config = |template: Value| json!({"webhook_url": "https://x.webhook.office.com/webhookb2/y", "template": template});
-    let plain = channel(Kind::Teams, config(Value::Null));
-    let (_, body) =
-        posted(&plain, &delivery("task.failed", r#"{"task_name": "{{DATE(2026-01-01)}} [a](b) **c**"}"#));
-    let card = &body["attachments"][0]["content"];
-    assert_eq!((&card["type"], &card["version"]), (&json!("AdaptiveCard"), &json!("1.4")));
-    let text = body.to_string();
-    assert!(!text.contains("{{") && text.contains("[a](b) **c**"), "{text}");
-    assert_eq!(text.matches("\"TextBlock\"").count(), 0, "whose text would be markup");
-
-    // As large as each part can be, in characters that are four bytes or are escaped in JSON.
-    for c in ["😀", "\"", "é", "x"] {
-        let long = c.repeat(900);
-        let payload = json!({
-            "title": long, "branch": long, "run_id": long, "task_name": long, "queue": long, "agent_name": long,
-            "signature": long, "status": long, "exception": long, "top_failures": [long, long, long],
-        });
-        let event = json!({"type": "task.failed", "project": null, "data": payload});
-        let group = json!({"type": long, "project": long, "count": 9});
-        let digest = json!({"count": 900, "groups": vec![group; 20], "events": vec![event; 20]});
-        let digest = Delivery { event_id: None, ..delivery(DIGEST, &digest.to_string()) };
-        let body = format!("{}\n{{{{ data.exception }}}}", "{{ title }}\n".repeat(300));
-        let templated = channel(Kind::Teams, config(json!({"body": body})));
-        let event = delivery("task.failed", &payload.to_string());
-        for (channel, delivery) in [(&plain, &event), (&plain, &digest), (&templated, &event)] {
-            let (post, _) = posted(channel, delivery);
-            assert!(post.body.len() <= 28 * 1024, "{c}: {}", post.body.len());
-        }
-    }
-}
-
-#[test]
-fn ntfy_gets_what_is_no_file() {
-    let ntfy =
-        channel(Kind::Ntfy, json!({"url": "https://ntfy.example.com", "topic": "ops", "token": "tk_abc"}));
-    let long = "😀".repeat(900);
-    let payload = json!({
-        "title": long, "branch": long, "run_id": long, "task_name": long, "queue": long, "signature": long,
-        "status": long, "exception": long, "top_failures": [long, long]
-    });
-    let (post, body) = posted(&ntfy, &delivery("task.failed", &payload.to_string()));
-    let text = body["message"].as_str().unwrap();
-    assert!(text.len() <= 4096 && text.len() > 4090 && text.ends_with('…'), "{}", text.len());
-    assert_eq!((&body["priority"], &body["topic"]), (&json!(4), &json!("ops")));
-    assert_eq!(post.headers["authorization"], "Bearer tk_abc");
-    assert!(post.headers["authorization"].is_sensitive());
-    let online = Delivery { resolves: Some("agent.offline".into()), ..delivery("agent.online", "{}") };
-    assert_eq!(posted(&ntfy, &online).1["tags"], json!(["white_check_mark"]));
-    let open = channel(Kind::Ntfy, json!({"url": "https://ntfy.example.com", "topic": "ops"}));
-    assert!(!posted(&open, &online).0.headers.contains_key("authorization"));
-}
-
-#[test]
-fn pagerduty_is_triggered_and_resolved_under_one_key() {
-    let channel = channel(
-        Kind::Pagerduty,
-        json!({"integration_key": "0123456789abcdef0123456789abcdef", "severity_map": {"agent.offline": "critical"}}),
-    );
-    let payload = r#"{"agent_id": "a1"}"#;
-    let (_, fired) = posted(&channel, &delivery("agent.offline", payload));
-    assert_eq!(
-        (&fired["event_action"], &fired["payload"]["severity"]),
-        (&json!("trigger"), &json!("critical"))
-    );
-    assert_eq!(fired["dedup_key"], "billing/agent.offline/a1");
-    let online = Delivery { resolves: Some("agent.offline".into()), ..delivery("agent.online", payload) };
-    let (_, ended) = posted(&channel, &online);
-    assert_eq!((&ended["event_action"], &ended["dedup_key"]), (&json!("resolve"), &fired["dedup_key"]));
-    assert_eq!(ended.get("payload"), None);
-
-    // Two things whose names begin alike are two, within the limit.
-    let keys: Vec<String> = ["a", "b"]
-        .map(|end| format!(r#"{{"task_id": "{}{end}"}}"#, "é".repeat(400)))
-        .iter()
-        .map(|payload| {
-            posted(&channel, &delivery("task.failed", payload)).1["dedup_key"].as_str().unwrap().into()
-        })
-        .collect();
-    assert!(keys[0] != keys[1] && keys.iter().all(|key| key.chars().count() <= 255), "{keys:?}");
-    let quotes = format!(r#"{{"x": "{}"}}"#, r#"\""#.repeat(65_000));
-    let (post, _) = posted(&channel, &delivery("task.failed", &quotes));
-    assert!(post.body.len() <= 512_000, "{}", post.body.len());
-}
-
 fn mail(payload: &str) -> String {
     let channel = channel(
         Kind::Email,
@@ -352,71 +182,6 @@ fn nothing_in_a_payload_becomes_a_header_or_markup() {
 }
 
 #[test]
-fn vendors_answers_mean_what_their_documentation_says() {
-    let slack = channel(Kind::Slack, json!({"webhook_url": "https://hooks.slack.com/services/T/B/x"}));
-    let discord = channel(Kind::Discord, json!({"webhook_url": "https://discord.com/api/webhooks/1/x"}));
-    let telegram = channel(Kind::Telegram, json!({"bot_token": "12:Ab", "chat_id": "-100"}));
-    let pagerduty = channel(Kind::Pagerduty, json!({"integration_key": "0123456789abcdef0123456789abcdef"}));
-    let retry = |after: Option<u64>| Verdict::Retry { after: after.map(Duration::from_secs) };
-    let (dead, disabled) = (Verdict::Dead { disable: false }, Verdict::Dead { disable: true });
-    for (channel, status, body, verdict) in [
-        (&slack, 200, "ok", Verdict::Sent),
-        (&slack, 404, "no_service", disabled.clone()),
-        (&slack, 410, "channel_is_archived", disabled.clone()),
-        (&slack, 403, "action_prohibited", disabled.clone()),
-        (&slack, 404, "no_active_hooks", disabled.clone()),
-        (&slack, 400, "invalid_payload", dead.clone()),
-        (&slack, 500, "rollup_error", retry(None)),
-        (&discord, 204, "", Verdict::Sent),
-        (&discord, 404, r#"{"code": 10015}"#, disabled.clone()),
-        (&discord, 401, r#"{"code": 50027, "message": "Invalid Webhook Token"}"#, disabled.clone()),
-        (&discord, 400, "{}", dead.clone()),
-        (&discord, 429, r#"{"retry_after": 2}"#, retry(Some(2))),
-        (&discord, 502, "", retry(None)),
-        (&telegram, 200, r#"{"ok": true}"#, Verdict::Sent),
-        (&telegram, 401, r#"{"description": "Unauthorized"}"#, disabled.clone()),
-        (&telegram, 403, r#"{"description": "Forbidden: bot was blocked by the user"}"#, disabled.clone()),
-        (&telegram, 400, r#"{"description": "Bad Request: chat not found"}"#, disabled.clone()),
-        (
-            &telegram,
-            400,
-            r#"{"description": "Bad Request: not enough rights to send text messages to the chat"}"#,
-            disabled.clone(),
-        ),
-        (&telegram, 400, r#"{"description": "Bad Request: can't parse entities"}"#, dead.clone()),
-        (&telegram, 429, r#"{"parameters": {"retry_after": 30}}"#, retry(Some(30))),
-        (&pagerduty, 202, "", Verdict::Sent),
-        (&pagerduty, 400, "", dead),
-        (&pagerduty, 429, "", retry(None)),
-    ] {
-        let reply = Reply { status, headers: Default::default(), body: body.as_bytes().to_vec() };
-        let settings = channel.settings.as_ref().unwrap();
-        assert_eq!(read(&*settings.target, &reply).verdict, verdict, "{} {status} {body}", channel.name);
-    }
-}
-
-#[test]
-fn discords_pauses_are_believed_wherever_they_stand() {
-    let discord = channel(Kind::Discord, json!({"webhook_url": "https://discord.com/api/webhooks/1/x"}));
-    for (name, value, body, seconds) in [
-        ("retry-after", "3", "", 3.0),
-        ("x-ratelimit-reset-after", "1.5", "", 1.5),
-        ("x-ratelimit-reset-after", "9", r#"{"retry_after": 0.5}"#, 0.5),
-        ("x-ratelimit-reset-after", "1e9", "", 3600.0),
-    ] {
-        let mut headers = http::HeaderMap::new();
-        headers.insert(name, value.parse().unwrap());
-        let reply = Reply { status: 429, headers, body: body.into() };
-        let expected = Verdict::Retry { after: Some(Duration::from_secs_f64(seconds)) };
-        assert_eq!(
-            read(&*discord.settings.as_ref().unwrap().target, &reply).verdict,
-            expected,
-            "{name} {value}"
-        );
-    }
-}
-
-#[test]
 fn a_mail_servers_no_is_judged_by_what_it_was_said_to() {
     let address = json!({"to_addrs": ["ann@example.com"]});
     let own = json!({"smtp_host": "smtp.example.com", "from_addr": "k@example.com", "to_addrs": ["ann@example.com"]});
@@ -440,5 +205,19 @@ fn a_mail_servers_no_is_judged_by_what_it_was_said_to() {
         assert_eq!((&answer.verdict, answer.code), (&verdict, Some(code)), "{step} {code}");
         let partly = read_mail(form, Sent::Accepted { code: 250, refused: vec![refusal] });
         assert_eq!((partly.verdict, partly.code, partly.error.is_some()), (Verdict::Sent, Some(250), true));
+    }
+}
+
+#[test]
+fn a_moment_is_one_that_rfc_3339_can_write() {
+    let channel = channel(Kind::Webhook, json!({"url": "https://hooks.example.com/x"}));
+    for (micros, written) in [
+        (i64::MIN, "0000-01-01T00:00:00Z"),
+        (-62_167_219_200_000_001, "0000-01-01T00:00:00Z"),
+        (0, "1970-01-01T00:00:00Z"),
+        (i64::MAX, "9999-12-30T22:00:00.999999999Z"),
+    ] {
+        let (_, body) = posted(&channel, &Delivery { occurred_at: micros, ..delivery("run.failed", "{}") });
+        assert_eq!(body["timestamp"], written);
     }
 }

@@ -7,11 +7,12 @@ use klaxon_tests::receiver::{Hook, Request};
 use klaxon_tests::scene::Scene;
 use klaxon_tests::telegram_emulator::Emulator;
 use klaxon_tests::until::until;
-use klaxon_tests::vendor::{Call, Vendor, Vendors, discord, pagerduty, slack, telegram};
+use klaxon_tests::vendor::{Call, Vendor, Vendors, discord, ntfy, pagerduty, slack, teams, telegram};
 use serde_json::{Value, json};
 
-/// Whom the worker can write to. `teams::VENDOR` and `ntfy::VENDOR` are ready.
-const VENDORS: [Vendor; 4] = [slack::VENDOR, telegram::VENDOR, pagerduty::VENDOR, discord::VENDOR];
+/// Whom the worker can write to.
+const VENDORS: [Vendor; 6] =
+    [slack::VENDOR, telegram::VENDOR, pagerduty::VENDOR, discord::VENDOR, teams::VENDOR, ntfy::VENDOR];
 
 /// Everything is settled, of events and of digests.
 const SETTLED: &str =

@@ -74,6 +74,10 @@ impl Form for Discord {
 /// angle brackets from being one of its links.
 fn escape(c: char, escaped: &mut String) {
     match c {
+        // A list begins so.
+        '-' if escaped.rsplit('\n').next().is_some_and(|line| line.trim().is_empty()) => {
+            escaped.push_str("\\-");
+        }
         '\\' | '*' | '_' | '~' | '`' | '|' | '>' | '#' | '[' | ']' | '(' | ')' => escaped.extend(['\\', c]),
         '@' => escaped.push_str("@\u{200b}"),
         '<' => escaped.push_str("<\u{200b}"),

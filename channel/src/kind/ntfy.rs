@@ -15,6 +15,9 @@ use crate::message::{Message, cut, cut_bytes};
 /// arrive as a file.
 const TITLE: usize = 200;
 const TEXT: usize = 4096;
+/// Bytes of the whole, and of a text that keeps within it whatever its escapes.
+const SIZE: usize = 8192;
+const LESS: usize = 1000;
 /// Bytes of the link.
 const URL: usize = 2048;
 
@@ -92,15 +95,20 @@ impl Form for Ntfy {
 
     /// Plain text: a server renders markup only where it is asked to.
     fn render(&self, message: &Message<'_>) -> Result<Request, String> {
+        let text = message.text();
         let mut body = json!({
             "topic": self.topic,
-            "title": cut(&message.title, TITLE),
-            "message": cut_bytes(message.text().trim(), TEXT),
+            // Decoded as a mail's subject is, were it not for the space.
+            "title": cut(&message.title.replace("=?", "=\u{200b}?"), TITLE),
+            "message": cut_bytes(text.trim(), TEXT),
             "priority": priority(message.delivery.severity),
             "tags": [tag(message)],
         });
         if let Some(url) = message.link.as_ref().filter(|url| url.len() <= URL) {
             body["click"] = url.as_str().into();
+        }
+        if body.to_string().len() > SIZE {
+            body["message"] = cut_bytes(text.trim(), LESS).into();
         }
         let mut request = Request::json(self.url.as_str(), &body)?;
         if let (Some(token), Request::Http(post)) = (&self.token, &mut request) {
