@@ -110,7 +110,6 @@ fn card(message: &Message<'_>, length: usize) -> Value {
         "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
         "type": "AdaptiveCard",
         "version": "1.4",
-        "fallbackText": run(&message.title, length)["text"],
         "msteams": {"width": "Full"},
         "body": body,
     });
