@@ -37,8 +37,8 @@ pub fn failed(reply: &Reply, verdict: Verdict) -> Answer {
 /// to the sender, the recipients or the content will be said again.
 pub fn mail(sent: Sent) -> Answer {
     match sent {
-        Sent::Accepted { code, refused } if refused.is_empty() => Answer::sent(code),
-        Sent::Accepted { code, refused } => {
+        Sent::Accepted { code, refused, .. } if refused.is_empty() => Answer::sent(code),
+        Sent::Accepted { code, refused, .. } => {
             let codes: Vec<String> = refused.iter().map(|refusal| refusal.code.to_string()).collect();
             let error = format!("not to all recipients: refused with SMTP {}", codes.join(", "));
             Answer { error: Some(error), ..Answer::sent(code) }

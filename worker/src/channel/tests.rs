@@ -373,11 +373,12 @@ fn a_mail_servers_no_is_judged_by_what_it_was_said_to() {
         (&own, Step::Content, 452, retry),
         (&own, Step::Content, 554, dead),
     ] {
-        let refusal = Refusal { step, code, permanent: code >= 500, said: "no".into() };
+        let refusal = Refusal { step, recipient: None, code, permanent: code >= 500, said: "no".into() };
         let form = form(&channel.settings.as_ref().unwrap().target);
         let answer = form.read_mail(Sent::Refused(refusal.clone()));
         assert_eq!((&answer.verdict, answer.code), (&verdict, Some(code)), "{step} {code}");
-        let partly = form.read_mail(Sent::Accepted { code: 250, refused: vec![refusal] });
+        let (refused, deferred) = (vec![refusal], Vec::new());
+        let partly = form.read_mail(Sent::Accepted { code: 250, reached: 1, refused, deferred });
         assert_eq!((partly.verdict, partly.code, partly.error.is_some()), (Verdict::Sent, Some(250), true));
     }
 }
