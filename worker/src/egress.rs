@@ -20,9 +20,7 @@ mod policy;
 mod smtp;
 
 pub use http::{Http, Post, Reply};
-#[cfg(test)]
-pub use smtp::Refusal;
-pub use smtp::{Login, Mailer, Sent, Server, Step};
+pub use smtp::{Login, Mailer, Refusal, Sent, Server, Step};
 
 /// What the operator allows.
 #[derive(Clone, Debug)]

@@ -5,10 +5,13 @@ use std::time::{Duration, SystemTime};
 use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 
 use super::{Answer, Verdict};
-use crate::egress::{Reply, Sent, Step};
+use crate::egress::{Refusal, Reply, Sent, Step};
 
 /// Longest pause another side can ask for.
 const LONGEST: Duration = Duration::from_secs(3600);
+
+/// Recipients named in an error.
+const NAMED: usize = 10;
 
 /// 2xx arrived. 410 says that nobody wants messages there any more. Everything else may pass:
 /// Standard Webhooks has receivers answer what they like while they are being repaired, so it is
@@ -32,25 +35,44 @@ pub fn failed(reply: &Reply, verdict: Verdict) -> Answer {
     }
 }
 
-/// 2yz arrived, for some of its recipients at least. 4yz may pass (RFC 5321 section 4.2.1), and so may
-/// what a server says before it was told of any mail: it speaks of itself or of whoever logs in. 5yz
-/// to the sender, the recipients or the content will be said again.
+/// 2yz arrived, unless some of its recipients are yet to have it. 4yz may pass (RFC 5321 section
+/// 4.2.1), and so may what a server says before it was told of any mail: it speaks of itself or of
+/// whoever logs in. 5yz to the sender, the recipients or the content will be said again.
 pub fn mail(sent: Sent) -> Answer {
     match sent {
-        Sent::Accepted { code, refused, .. } if refused.is_empty() => Answer::sent(code),
-        Sent::Accepted { code, refused, .. } => {
-            let codes: Vec<String> = refused.iter().map(|refusal| refusal.code.to_string()).collect();
-            let error = format!("not to all recipients: refused with SMTP {}", codes.join(", "));
-            Answer { error: Some(error), ..Answer::sent(code) }
+        Sent::Accepted { code, reached, refused, deferred } => {
+            let refused = listed(&refused, |name, code| format!("{name} refused with SMTP {code}"));
+            let waiting = listed(&deferred, |name, code| format!("{name}: SMTP {code}"));
+            let (Some(waiting), Some(first)) = (waiting, deferred.into_iter().next()) else {
+                let error = refused.map(|refused| format!("not to all recipients: {refused}"));
+                return Answer { error, ..Answer::sent(code) };
+            };
+            let others = if reached == 1 { "1 other".into() } else { format!("{reached} others") };
+            let mut error = format!("deferred for {waiting}; sent to {others}");
+            error.extend(refused.map(|refused| format!("; {refused}")));
+            Answer { code: Some(first.code), body: Some(first.said), ..Answer::retry(error) }
         }
         Sent::Refused(refusal) => {
-            let error = format!("SMTP {} to {}", refusal.code, refusal.step);
+            let error = match &refusal.recipient {
+                Some(recipient) => format!("SMTP {} to the recipient {recipient}", refusal.code),
+                None => format!("SMTP {} to {}", refusal.code, refusal.step),
+            };
             let final_word = refusal.permanent && !matches!(refusal.step, Step::Connect | Step::Login);
             let answer = if final_word { Answer::dead(error) } else { Answer::retry(error) };
             Answer { code: Some(refusal.code), body: Some(refusal.said), ..answer }
         }
         Sent::Failed(problem) => Answer::retry(problem),
     }
+}
+
+/// Who was refused, and how.
+fn listed(refusals: &[Refusal], say: impl Fn(&str, i32) -> String) -> Option<String> {
+    let name = |refusal: &Refusal| say(refusal.recipient.as_deref().unwrap_or("a recipient"), refusal.code);
+    let mut list = refusals.iter().take(NAMED).map(name).collect::<Vec<_>>().join(", ");
+    if refusals.len() > NAMED {
+        list.push_str(&format!(" and {} more", refusals.len() - NAMED));
+    }
+    (!list.is_empty()).then_some(list)
 }
 
 /// `Retry-After` in seconds or as a date (RFC 9110 section 10.2.3), at most an hour. A date is
@@ -121,6 +143,48 @@ mod tests {
             assert_eq!(answer.verdict, verdict, "{status}");
             assert_eq!(answer.body.is_none(), verdict == Verdict::Sent);
         }
+    }
+
+    /// The error and the rest of an answer to a mail that reached so many.
+    fn told(reached: usize, refused: &[(&str, i32)], deferred: &[(&str, i32)]) -> (Answer, String) {
+        let refusals = |list: &[(&str, i32)]| -> Vec<Refusal> {
+            let refusal = |&(name, code): &(&str, i32)| Refusal {
+                step: Step::Recipient,
+                recipient: Some(format!("{name}@example.com")),
+                code,
+                permanent: code >= 500,
+                said: format!("to {name}"),
+            };
+            list.iter().map(refusal).collect()
+        };
+        let (refused, deferred) = (refusals(refused), refusals(deferred));
+        let answer = mail(Sent::Accepted { code: 250, reached, refused, deferred });
+        let error = answer.error.clone().unwrap_or_default();
+        (answer, error)
+    }
+
+    #[test]
+    fn who_does_not_have_a_mail_is_named() {
+        let (all, said) = told(2, &[], &[]);
+        assert_eq!((all, said.as_str()), (Answer::sent(250), ""));
+        let (most, said) = told(1, &[("bob", 550), ("cleo", 553)], &[]);
+        assert_eq!((most.verdict, most.code, most.body), (Verdict::Sent, Some(250), None));
+        assert_eq!(
+            said,
+            "not to all recipients: bob@example.com refused with SMTP 550, cleo@example.com refused with SMTP 553"
+        );
+        let (some, said) = told(2, &[], &[("bob", 451)]);
+        assert_eq!(some.verdict, Verdict::Retry { after: None });
+        assert_eq!((some.code, some.body.as_deref()), (Some(451), Some("to bob")));
+        assert_eq!(said, "deferred for bob@example.com: SMTP 451; sent to 2 others");
+        let (_, said) = told(1, &[("dan", 550)], &[("bob", 451), ("cleo", 552)]);
+        assert_eq!(
+            said,
+            "deferred for bob@example.com: SMTP 451, cleo@example.com: SMTP 552; sent to 1 other; dan@example.com refused with SMTP 550"
+        );
+        let many: Vec<(&str, i32)> = (0..12).map(|_| ("x", 550)).collect();
+        let (_, said) = told(1, &many, &[]);
+        assert!(said.matches("x@example.com").count() == NAMED && said.ends_with("550 and 2 more"), "{said}");
     }
 
     #[test]
