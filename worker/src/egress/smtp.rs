@@ -19,8 +19,8 @@ mod reached;
 mod session;
 
 use reached::{Reached, Unfinished};
+use session::{CLOSING, Session, Taken, Trouble};
 pub use session::{Refusal, Step};
-use session::{Session, Taken, Trouble};
 
 /// Servers whose sessions are kept.
 const SERVERS: usize = 64;
@@ -192,28 +192,38 @@ impl Mailer {
             }),
             addresses,
         };
-        let mut session = match self.kept(&key).await {
-            Some(session) => session,
-            None => {
-                let tls = server.tls.then(|| self.tls(&server.host)).transpose();
-                let way = session::Way {
-                    addresses: &key.addresses,
-                    tls: tls.map_err(|error| broken(&error))?,
-                    implicit: key.implicit,
-                    login: server.login.as_ref(),
-                    hello: &self.hello,
-                    timeout: self.guard.options().connect_timeout,
-                };
-                Session::open(way, step).await?
+        loop {
+            let kept = self.kept(&key).await;
+            let used = kept.is_some();
+            let mut session = match kept {
+                Some(session) => session,
+                None => self.open(server, &key, step).await?,
+            };
+            let taken = session.send(mail, recipients, step).await;
+            match &taken {
+                Ok(Taken { code: Some(_), .. }) => self.keep(key, session),
+                // It has carried as many mails as the server allows.
+                Err(Trouble::Refused(Refusal { step: Step::Sender, code: CLOSING, .. })) if used => continue,
+                Ok(Taken { code: None, .. }) | Err(Trouble::Refused(_)) => {
+                    tokio::spawn(farewell(session));
+                }
+                Err(Trouble::Broken(_)) => {}
             }
-        };
-        let taken = session.send(mail, recipients, step).await;
-        match &taken {
-            Ok(Taken { code: Some(_), .. }) => self.keep(key, session),
-            Ok(Taken { code: None, .. }) | Err(Trouble::Refused(_)) => drop(tokio::spawn(farewell(session))),
-            Err(Trouble::Broken(_)) => {}
+            return taken;
         }
-        taken
+    }
+
+    async fn open(&self, server: &Server, key: &Key, step: &mut Step) -> Result<Session, Trouble> {
+        let tls = server.tls.then(|| self.tls(&server.host)).transpose();
+        let way = session::Way {
+            addresses: &key.addresses,
+            tls: tls.map_err(|error| Trouble::Broken(error.to_string()))?,
+            implicit: key.implicit,
+            login: server.login.as_ref(),
+            hello: &self.hello,
+            timeout: self.guard.options().connect_timeout,
+        };
+        Session::open(way, step).await
     }
 
     fn tls(&self, host: &str) -> Result<TlsParameters, lettre::transport::smtp::Error> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use lettre::transport::smtp::Error;
 use lettre::transport::smtp::authentication::{Credentials, Mechanism};
 use lettre::transport::smtp::client::{AsyncSmtpConnection, TlsParameters};
-use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
+use lettre::transport::smtp::commands::{Data, Mail, Rcpt, Rset};
 use lettre::transport::smtp::extension::{ClientId, Extension, MailBodyParameter, MailParameter};
 use lettre::transport::smtp::response::Response;
 use lettre::{Address, Message};
@@ -17,7 +17,7 @@ use secrecy::ExposeSecret as _;
 use super::Login;
 
 /// The reply of a server that ends the conversation, to whatever it was said (RFC 5321 section 3.8).
-const CLOSING: i32 = 421;
+pub(super) const CLOSING: i32 = 421;
 
 /// How far a conversation has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,9 +193,10 @@ impl Session {
         Ok(taken)
     }
 
-    /// Whether the server is still there.
+    /// Whether the server is still there. A RSET between two mails is nothing to any server, whereas
+    /// exim hangs up on who says NOOP ten times.
     pub(super) async fn answers(&mut self) -> bool {
-        self.connection.test_connected().await
+        self.connection.command(Rset).await.is_ok()
     }
 
     /// Says goodbye.

@@ -145,6 +145,20 @@ async fn a_session_carries_one_mail_after_the_other() {
 }
 
 #[tokio::test]
+async fn a_session_that_has_carried_enough_is_followed_by_another() {
+    let (told, mailer) = serve(vec![&[("MAIL FROM:<late", "421 enough\r\n")], &[]]).await;
+    let late = Message::builder().from("late@example.com".parse().unwrap());
+    let late = late.to("ann@example.com".parse().unwrap()).body("hello".to_owned()).unwrap();
+    assert_eq!(mailer.send(&clear(), mail()).await, to_all(2));
+    assert_eq!(mailer.send(&clear(), late).await, to_all(1));
+    assert_eq!(told.calls.load(Ordering::SeqCst), 2);
+    // A new one that says so is a server that says so.
+    let (told, mailer) = serve(vec![&[("MAIL", "421 enough\r\n")]]).await;
+    assert_eq!(mailer.send(&clear(), mail()).await, Sent::Refused(refusal(Step::Sender, 421, "enough")));
+    assert_eq!(told.calls.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
 async fn a_conversation_that_was_broken_off_carries_no_other_mail() {
     let (told, mailer) = serve(vec![&[(".", "")], &[]]).await;
     let silent = mailer.send(&clear(), mail()).await;
