@@ -9,6 +9,7 @@ pub mod authority;
 pub mod cluster;
 pub mod database;
 pub mod limit;
+pub mod mta;
 pub mod process;
 pub mod receiver;
 pub mod scene;

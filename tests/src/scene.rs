@@ -5,6 +5,7 @@ use tokio_postgres::Client;
 
 use crate::authority::Authority;
 use crate::database::Database;
+use crate::mta::Mta;
 use crate::receiver::{Hook, Receiver};
 use crate::smtp::MailServer;
 use crate::worker::{Installation, Worker};
@@ -49,6 +50,16 @@ impl<'c> Scene<'c> {
         let server = MailServer::start(&self.authority).await.expect("the mail server starts");
         self.flags.extend(["--connect-to".into(), server.connect_to()]);
         server
+    }
+
+    /// Starts a mail server with these mailboxes that the worker will reach.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn mta(&mut self, mailboxes: &[&str]) -> Mta {
+        let mta = Mta::start(&self.authority, mailboxes).await.expect("exim starts");
+        self.flags.extend(mta.connect_to().into_iter().flat_map(|to| ["--connect-to".into(), to]));
+        mta
     }
 
     /// Starts the worker, with flags on top of those that lead to the receivers.
