@@ -41,9 +41,29 @@ system() {
     "$PG_CONFIG" --version >/dev/null || { echo "setup: $PG_CONFIG does not run; set PG_CONFIG" >&2; exit 1; }
 }
 
+# The mail server of the tests, unpacked rather than installed: the package would start it, and take
+# the place of a mail server that the machine has.
+mta() {
+    install_packages libdb5.3 libgnutls-dane0 libidn12 libnsl2 libnss-wrapper
+    [ -x target/mta/usr/sbin/exim4 ] && return
+    echo "setup: unpacking exim into target/mta"
+    as_root apt-get update -qq
+    rm -rf target/mta && mkdir -p target/mta
+    (
+        cd target/mta
+        # Root's apt would warn that it cannot be its own user here.
+        apt-get download -qq -o APT::Sandbox::User=root exim4-daemon-light
+        dpkg-deb --fsys-tarfile exim4-daemon-light_*.deb | tar -x --no-same-owner ./usr/sbin/exim4
+        rm exim4-daemon-light_*.deb
+        # Nobody gets root's rights by it.
+        chmod 755 usr/sbin/exim4
+    )
+}
+
 pgrx() {
     system
     install_packages sudo
+    mta
     case "$(cargo pgrx --version 2>/dev/null)" in
         "cargo-pgrx $PGRX_VERSION") ;;
         *) cargo install --locked cargo-pgrx --version "$PGRX_VERSION" ;;

@@ -6,7 +6,11 @@ use std::time::{Duration, SystemTime};
 
 use http::header::{DATE, HeaderMap, RETRY_AFTER};
 
-use crate::form::{Form, Refusal, Reply, Sent, Step};
+use crate::form::{Form, Reply};
+
+mod mail;
+
+pub use mail::{MAIL, MailRow, read_mail};
 
 /// Longest pause another side can ask for.
 const LONGEST: Duration = Duration::from_secs(3600);
@@ -221,68 +225,6 @@ fn json(body: &[u8], path: &[&str]) -> Option<serde_json::Value> {
 fn seconds(seconds: f64) -> Option<Duration> {
     (seconds.is_finite() && seconds >= 0.0)
         .then(|| Duration::from_secs_f64(seconds.min(LONGEST.as_secs_f64())))
-}
-
-/// A row of a table of a mail server's refusals.
-#[derive(Debug)]
-pub struct MailRow {
-    steps: &'static [Step],
-    class: i32,
-    means: Means,
-}
-
-/// What a mail server's refusals mean, unless a kind says otherwise. 4yz may pass (RFC 5321 section
-/// 4.2.1), and so may what a server says before it was told of any mail: it speaks of itself or of
-/// whoever logs in. 5yz to the sender, the recipients or the content will be said again.
-pub static MAIL: [MailRow; 2] = [
-    MailRow::of(&[Step::Sender, Step::Recipient, Step::Content], 5, Means::Dead),
-    MailRow::of(
-        &[Step::Connect, Step::Login, Step::Sender, Step::Recipient, Step::Content],
-        0,
-        Means::Retry(&[]),
-    ),
-];
-
-impl MailRow {
-    /// Of the first digit of a reply, 0 for any.
-    pub(crate) const fn of(steps: &'static [Step], class: i32, means: Means) -> Self {
-        Self { steps, class, means }
-    }
-
-    /// Whether it is this row that a refusal fits.
-    #[must_use]
-    pub fn fits(&self, refusal: &Refusal) -> bool {
-        self.steps.contains(&refusal.step) && (self.class == 0 || self.class == refusal.code / 100)
-    }
-}
-
-/// What a mail server's answer means to a kind. A mail has arrived where it did for some of its
-/// recipients.
-#[must_use]
-pub fn read_mail(form: &dyn Form, sent: Sent) -> Answer {
-    match sent {
-        Sent::Accepted { code, refused } => {
-            let codes: Vec<String> = refused.iter().map(|refusal| refusal.code.to_string()).collect();
-            let error = (!codes.is_empty())
-                .then(|| format!("not to all recipients: refused with SMTP {}", codes.join(", ")));
-            Answer { verdict: Verdict::Sent, code: Some(code), error, body: None }
-        }
-        Sent::Refused(refusal) => {
-            let row = form.mail_answers().iter().chain(&MAIL).find(|row| row.fits(&refusal));
-            let verdict = match row.map(|row| &row.means) {
-                Some(Means::Dead) => Verdict::Dead { disable: false },
-                Some(Means::Disable) => Verdict::Dead { disable: true },
-                _ => Verdict::Retry { after: None },
-            };
-            Answer {
-                verdict,
-                code: Some(refusal.code),
-                error: Some(format!("SMTP {} to {}", refusal.code, refusal.step)),
-                body: Some(refusal.said),
-            }
-        }
-        Sent::Failed(problem) => Answer::retry(problem),
-    }
 }
 
 #[cfg(test)]

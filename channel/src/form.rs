@@ -152,9 +152,12 @@ impl fmt::Display for Step {
 pub struct Refusal {
     /// To what.
     pub step: Step,
+    /// To whom, where it is about a recipient.
+    pub recipient: Option<String>,
     /// SMTP reply code.
     pub code: i32,
-    /// Whether it will always say so (5xx).
+    /// Whether it will always say so (5xx). To a recipient 552 is taken for 452, "too many
+    /// recipients": RFC 821 said 552 there, and some servers still do (RFC 5321 section 4.5.3.1.10).
     pub permanent: bool,
     /// Its words.
     pub said: String,
@@ -163,12 +166,16 @@ pub struct Refusal {
 /// What the server said of a mail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sent {
-    /// It took it, for all recipients but those it refused for good.
+    /// It took it for some recipients at least, by this attempt or an earlier one.
     Accepted {
-        /// SMTP reply code.
+        /// SMTP reply code, of the last time it took it.
         code: i32,
-        /// What it said of the others.
+        /// How many have it.
+        reached: usize,
+        /// What it said of those it refused for good.
         refused: Vec<Refusal>,
+        /// What it said of those it refused for now, to whom alone the next attempt is made.
+        deferred: Vec<Refusal>,
     },
     /// It took it for nobody.
     Refused(Refusal),

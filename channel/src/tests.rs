@@ -199,11 +199,14 @@ fn a_mail_servers_no_is_judged_by_what_it_was_said_to() {
         (&own, Step::Content, 452, retry),
         (&own, Step::Content, 554, dead),
     ] {
-        let refusal = Refusal { step, code, permanent: code >= 500, said: "no".into() };
+        let refusal = Refusal { step, recipient: None, code, permanent: code >= 500, said: "no".into() };
         let form = &*channel.settings.as_ref().unwrap().target;
         let answer = read_mail(form, Sent::Refused(refusal.clone()));
         assert_eq!((&answer.verdict, answer.code), (&verdict, Some(code)), "{step} {code}");
-        let partly = read_mail(form, Sent::Accepted { code: 250, refused: vec![refusal] });
+        let partly = read_mail(
+            form,
+            Sent::Accepted { code: 250, reached: 1, refused: vec![refusal], deferred: Vec::new() },
+        );
         assert_eq!((partly.verdict, partly.code, partly.error.is_some()), (Verdict::Sent, Some(250), true));
     }
 }

@@ -12,6 +12,7 @@ pub mod database;
 pub mod hostile;
 pub mod https;
 pub mod limit;
+pub mod mta;
 pub mod process;
 pub mod receiver;
 pub mod scene;

@@ -5,6 +5,7 @@ use tokio_postgres::Client;
 
 use crate::authority::Authority;
 use crate::database::Database;
+use crate::mta::Mta;
 use crate::receiver::{Hook, Receiver};
 use crate::smtp::MailServer;
 use crate::vendor::Vendors;
@@ -65,6 +66,16 @@ impl<'c> Scene<'c> {
     /// A `connect-to` for the worker that is started next.
     pub fn connect(&mut self, connect_to: String) {
         self.flags.extend(["--connect-to".into(), connect_to]);
+    }
+
+    /// Starts a mail server with these mailboxes that the worker will reach.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn mta(&mut self, mailboxes: &[&str]) -> Mta {
+        let mta = Mta::start(&self.authority, mailboxes).await.expect("exim starts");
+        mta.connect_to().into_iter().for_each(|connect_to| self.connect(connect_to));
+        mta
     }
 
     /// Starts the worker, with flags on top of those that lead to the receivers.

@@ -156,7 +156,7 @@ fn address(field: &str, text: &str) -> Result<String, ConfigError> {
 
 /// Who may not log in at the channel's own server will not be let in by asking again; at the worker's
 /// it is the operator who must see to it, and no channel's fault.
-static OWN_SERVERS_ANSWERS: [MailRow; 1] = [MailRow::of(&[Step::Login], 5, Means::Disable)];
+static OWN_SERVERS_ANSWERS: [MailRow; 1] = [MailRow::of(&[Step::Login], true, Means::Disable)];
 
 impl Form for Email {
     fn destination(&self) -> Option<String> {

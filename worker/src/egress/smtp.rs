@@ -2,22 +2,25 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use klaxon_channel::form::{Sent, Server, Step};
-use lettre::Message;
+use klaxon_channel::form::{Refusal, Sent, Server, Step};
+use lettre::message::header::MessageId;
 use lettre::transport::smtp::client::{Certificate, TlsParameters};
 use lettre::transport::smtp::extension::ClientId;
+use lettre::{Address, Message};
 use secrecy::ExposeSecret as _;
 use tokio::time::Instant;
 
 use super::{Guard, Purpose};
 
+mod reached;
 mod session;
 
-use session::{Session, Trouble};
+use reached::{Reached, Unfinished};
+use session::{CLOSING, Session, Taken, Trouble};
 
 /// Servers whose sessions are kept.
 const SERVERS: usize = 64;
@@ -51,6 +54,7 @@ pub struct Mailer {
     roots: Vec<Certificate>,
     hello: ClientId,
     idle: Arc<Mutex<Idle>>,
+    unfinished: Mutex<Unfinished>,
 }
 
 impl std::fmt::Debug for Mailer {
@@ -70,26 +74,63 @@ impl Mailer {
             let pem = std::fs::read(path).with_context(|| format!("ca-file {}", path.display()))?;
             roots.push(Certificate::from_pem(&pem).with_context(|| format!("ca-file {}", path.display()))?);
         }
-        Ok(Self { guard, roots, hello: hello(), idle: Arc::default() })
+        Ok(Self { guard, roots, hello: hello(), idle: Arc::default(), unfinished: Mutex::default() })
     }
 
-    /// Sends one mail. From resolving to the last reply it takes no longer than the timeout.
+    /// Sends one mail to those who do not have it yet. From resolving to the last reply it takes no
+    /// longer than the timeout.
     pub async fn send(&self, server: &Server, mail: Message) -> Sent {
         let limit = self.guard.options().http_timeout;
+        let id = mail.headers().get::<MessageId>().map(|id| id.as_ref().to_owned());
+        let known = id.as_deref().and_then(|id| self.unfinished().get(id));
+        let recipients = without(mail.envelope().to(), known.as_ref());
         let mut step = Step::Connect;
-        match tokio::time::timeout(limit, self.exchange(server, &mail, &mut step)).await {
-            Ok(Ok(sent)) => sent,
+        let exchange = self.exchange(server, &mail, &recipients, &mut step);
+        match tokio::time::timeout(limit, exchange).await {
+            Ok(Ok(taken)) => self.settle(id, known, taken),
             Ok(Err(Trouble::Refused(refusal))) => Sent::Refused(refusal),
             Ok(Err(Trouble::Broken(problem))) => Sent::Failed(problem),
             Err(_) => Sent::Failed(format!("no answer to {step} within {limit:.1?}")),
         }
     }
 
+    /// What this attempt and those before it came to; remembered while somebody waits for the mail.
+    fn settle(&self, id: Option<String>, known: Option<Reached>, taken: Taken) -> Sent {
+        let Taken { code, recipients, refused, deferred } = taken;
+        let Some(code) = code.or(known.as_ref().map(|known| known.code)) else {
+            // Nobody has it: one who may have it later is the reason to try again.
+            let first = deferred.into_iter().chain(refused).next();
+            return first.map_or_else(|| Sent::Failed("the mail has no recipient".into()), Sent::Refused);
+        };
+        let mut reached = Reached { code, ..known.unwrap_or_default() };
+        reached.recipients.extend(recipients);
+        reached.refused.extend(refused);
+        let (count, refused) = (reached.recipients.len(), reached.refused.clone());
+        if let Some(id) = id {
+            let mut unfinished = self.unfinished();
+            if deferred.is_empty() { unfinished.remove(&id) } else { unfinished.put(id, reached) }
+        }
+        Sent::Accepted { code, reached: count, refused, deferred }
+    }
+
+    fn unfinished(&self) -> MutexGuard<'_, Unfinished> {
+        self.unfinished.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A session belongs to the mail it carries, and waits for the next one only after a
     /// conversation that came to its end: one that was broken off, by a timeout too, would answer
     /// the next mail with what it had to say of this one.
-    async fn exchange(&self, server: &Server, mail: &Message, step: &mut Step) -> Result<Sent, Trouble> {
+    async fn exchange(
+        &self,
+        server: &Server,
+        mail: &Message,
+        recipients: &[Address],
+        step: &mut Step,
+    ) -> Result<Taken, Trouble> {
         let broken = |error: &dyn std::fmt::Display| Trouble::Broken(error.to_string());
+        if recipients.is_empty() {
+            return Ok(Taken::default());
+        }
         if server.login.is_some() && !server.tls {
             return Err(Trouble::Broken("a password is not sent without TLS".into()));
         }
@@ -107,28 +148,38 @@ impl Mailer {
             }),
             addresses,
         };
-        let mut session = match self.kept(&key).await {
-            Some(session) => session,
-            None => {
-                let tls = server.tls.then(|| self.tls(&server.host)).transpose();
-                let way = session::Way {
-                    addresses: &key.addresses,
-                    tls: tls.map_err(|error| broken(&error))?,
-                    implicit: key.implicit,
-                    login: server.login.as_ref(),
-                    hello: &self.hello,
-                    timeout: self.guard.options().connect_timeout,
-                };
-                Session::open(way, step).await?
+        loop {
+            let kept = self.kept(&key).await;
+            let used = kept.is_some();
+            let mut session = match kept {
+                Some(session) => session,
+                None => self.open(server, &key, step).await?,
+            };
+            let taken = session.send(mail, recipients, step).await;
+            match &taken {
+                Ok(Taken { code: Some(_), .. }) => self.keep(key, session),
+                // It has carried as many mails as the server allows.
+                Err(Trouble::Refused(Refusal { step: Step::Sender, code: CLOSING, .. })) if used => continue,
+                Ok(Taken { code: None, .. }) | Err(Trouble::Refused(_)) => {
+                    tokio::spawn(farewell(session));
+                }
+                Err(Trouble::Broken(_)) => {}
             }
-        };
-        let sent = session.send(mail, step).await;
-        match sent {
-            Ok(_) => self.keep(key, session),
-            Err(Trouble::Refused(_)) => drop(tokio::spawn(farewell(session))),
-            Err(Trouble::Broken(_)) => {}
+            return taken;
         }
-        sent
+    }
+
+    async fn open(&self, server: &Server, key: &Key, step: &mut Step) -> Result<Session, Trouble> {
+        let tls = server.tls.then(|| self.tls(&server.host)).transpose();
+        let way = session::Way {
+            addresses: &key.addresses,
+            tls: tls.map_err(|error| Trouble::Broken(error.to_string()))?,
+            implicit: key.implicit,
+            login: server.login.as_ref(),
+            hello: &self.hello,
+            timeout: self.guard.options().connect_timeout,
+        };
+        Session::open(way, step).await
     }
 
     fn tls(&self, host: &str) -> Result<TlsParameters, lettre::transport::smtp::Error> {
@@ -165,6 +216,16 @@ impl Mailer {
             tokio::spawn(sweep(Arc::downgrade(&self.idle)));
         }
     }
+}
+
+/// Whom a mail is still to be sent to.
+fn without(recipients: &[Address], known: Option<&Reached>) -> Vec<Address> {
+    let Some(known) = known else { return recipients.to_vec() };
+    let settled = |to: &&Address| {
+        let name = AsRef::<str>::as_ref(*to);
+        known.recipients.contains(to) || known.refused.iter().any(|it| it.recipient.as_deref() == Some(name))
+    };
+    recipients.iter().filter(|to| !settled(to)).cloned().collect()
 }
 
 /// Says goodbye to what waited too long, until nothing waits.

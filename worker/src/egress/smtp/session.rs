@@ -5,15 +5,18 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use klaxon_channel::form::{Login, Refusal, Sent, Step};
+use klaxon_channel::form::{Login, Refusal, Step};
 use lettre::transport::smtp::Error;
 use lettre::transport::smtp::authentication::{Credentials, Mechanism};
 use lettre::transport::smtp::client::{AsyncSmtpConnection, TlsParameters};
-use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
+use lettre::transport::smtp::commands::{Data, Mail, Rcpt, Rset};
 use lettre::transport::smtp::extension::{ClientId, Extension, MailBodyParameter, MailParameter};
 use lettre::transport::smtp::response::Response;
 use lettre::{Address, Message};
 use secrecy::ExposeSecret as _;
+
+/// The reply of a server that ends the conversation, to whatever it was said (RFC 5321 section 3.8).
+pub(super) const CLOSING: i32 = 421;
 
 /// Why a mail was not taken.
 #[derive(Debug)]
@@ -24,15 +27,33 @@ pub(super) enum Trouble {
     Broken(String),
 }
 
+/// For whom a mail was taken.
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    /// The reply to the mail; without one it was taken for nobody, and the session is in the middle
+    /// of it.
+    pub(super) code: Option<i32>,
+    /// Who has it now.
+    pub(super) recipients: Vec<Address>,
+    /// Who was refused for good.
+    pub(super) refused: Vec<Refusal>,
+    /// Who was refused for now.
+    pub(super) deferred: Vec<Refusal>,
+}
+
 impl Trouble {
     fn of(error: &Error, step: Step) -> Self {
         match error.status() {
-            Some(code) => Self::Refused(Refusal {
-                step,
-                code: u16::from(code).into(),
-                permanent: error.is_permanent(),
-                said: innermost(error),
-            }),
+            Some(code) => {
+                let code = u16::from(code).into();
+                Self::Refused(Refusal {
+                    step,
+                    recipient: None,
+                    code,
+                    permanent: error.is_permanent() && (step, code) != (Step::Recipient, 552),
+                    said: innermost(error),
+                })
+            }
             None => Self::Broken(innermost(error)),
         }
     }
@@ -86,47 +107,52 @@ impl Session {
         Ok(Self { connection })
     }
 
-    /// Hands over one mail.
-    ///
-    /// A recipient refused for good does not keep the mail from the others. One refused for now
-    /// does: trying again later would send it twice to those who have it.
-    pub(super) async fn send(&mut self, mail: &Message, step: &mut Step) -> Result<Sent, Trouble> {
-        let (envelope, content) = (mail.envelope(), mail.formatted());
+    /// Hands over one mail to these recipients. One who is refused does not keep it from the others.
+    pub(super) async fn send(
+        &mut self,
+        mail: &Message,
+        recipients: &[Address],
+        step: &mut Step,
+    ) -> Result<Taken, Trouble> {
+        let content = mail.formatted();
+        let sender = mail.envelope().from();
         *step = Step::Sender;
         let mut parameters = Vec::new();
         let ascii = |address: &Address| AsRef::<str>::as_ref(address).is_ascii();
-        if !envelope.to().iter().chain(envelope.from()).all(ascii) {
+        if !recipients.iter().chain(sender).all(ascii) {
             parameters.push(self.offered(Extension::SmtpUtfEight, MailParameter::SmtpUtfEight)?);
         }
         if !content.is_ascii() {
             let body = MailParameter::Body(MailBodyParameter::EightBitMime);
             parameters.push(self.offered(Extension::EightBitMime, body)?);
         }
-        self.say(Mail::new(envelope.from().cloned(), parameters), *step).await?;
+        self.say(Mail::new(sender.cloned(), parameters), *step).await?;
         *step = Step::Recipient;
-        let mut refused = Vec::new();
-        for to in envelope.to() {
+        let mut taken = Taken::default();
+        for to in recipients {
             match self.say(Rcpt::new(to.clone(), Vec::new()), *step).await {
-                Ok(_) => {}
-                Err(Trouble::Refused(refusal)) if refusal.permanent => refused.push(refusal),
+                Ok(_) => taken.recipients.push(to.clone()),
+                Err(Trouble::Refused(refusal)) if refusal.code != CLOSING => {
+                    let whose = if refusal.permanent { &mut taken.refused } else { &mut taken.deferred };
+                    whose.push(Refusal { recipient: Some(to.to_string()), ..refusal });
+                }
                 Err(trouble) => return Err(trouble),
             }
         }
-        if refused.len() == envelope.to().len()
-            && let Some(refusal) = refused.pop()
-        {
-            return Err(Trouble::Refused(refusal));
+        if !taken.recipients.is_empty() {
+            *step = Step::Content;
+            self.say(Data, *step).await?;
+            let reply = self.connection.message(&content).await;
+            let reply = reply.map_err(|error| Trouble::of(&error, *step))?;
+            taken.code = Some(u16::from(reply.code()).into());
         }
-        *step = Step::Content;
-        self.say(Data, *step).await?;
-        let reply = self.connection.message(&content).await;
-        let reply = reply.map_err(|error| Trouble::of(&error, *step))?;
-        Ok(Sent::Accepted { code: u16::from(reply.code()).into(), refused })
+        Ok(taken)
     }
 
-    /// Whether the server is still there.
+    /// Whether the server is still there. A RSET between two mails is nothing to any server, whereas
+    /// exim hangs up on who says NOOP ten times.
     pub(super) async fn answers(&mut self) -> bool {
-        self.connection.test_connected().await
+        self.connection.command(Rset).await.is_ok()
     }
 
     /// Says goodbye.

@@ -100,9 +100,14 @@ async fn converse(
 }
 
 fn mail() -> Message {
+    mail_to("once", &["ann", "bob"])
+}
+
+fn mail_to(id: &str, recipients: &[&str]) -> Message {
     let mail = Message::builder().from("k@example.com".parse().unwrap());
-    let to = ["ann@example.com", "bob@example.com"].map(|to| to.parse().unwrap());
-    to.into_iter().fold(mail, |mail, to| mail.to(to)).body("hello".to_owned()).unwrap()
+    let mail = mail.message_id(Some(format!("<{id}@example.com>")));
+    let to = recipients.iter().map(|to| format!("{to}@example.com").parse().unwrap());
+    to.fold(mail, |mail, to| mail.to(to)).body("hello".to_owned()).unwrap()
 }
 
 fn clear() -> Server {
@@ -115,14 +120,23 @@ fn secret() -> Server {
 }
 
 fn refusal(step: Step, code: i32, said: &str) -> Refusal {
-    Refusal { step, code, permanent: code >= 500, said: said.into() }
+    Refusal { step, recipient: None, code, permanent: code >= 500, said: said.into() }
+}
+
+fn of(recipient: &str, code: i32, said: &str) -> Refusal {
+    let recipient = Some(format!("{recipient}@example.com"));
+    Refusal { recipient, permanent: code >= 500 && code != 552, ..refusal(Step::Recipient, code, said) }
+}
+
+fn to_all(reached: usize) -> Sent {
+    Sent::Accepted { code: 250, reached, refused: Vec::new(), deferred: Vec::new() }
 }
 
 #[tokio::test]
 async fn a_session_carries_one_mail_after_the_other() {
     let (told, mailer) = serve(vec![&[]]).await;
     for _ in 0..5 {
-        assert_eq!(mailer.send(&secret(), mail()).await, Sent::Accepted { code: 250, refused: Vec::new() });
+        assert_eq!(mailer.send(&secret(), mail()).await, to_all(2));
     }
     assert_eq!((told.calls.load(Ordering::SeqCst), told.said("AUTH PLAIN"), told.said("MAIL")), (1, 1, 5));
     // Another password is another session.
@@ -132,12 +146,26 @@ async fn a_session_carries_one_mail_after_the_other() {
 }
 
 #[tokio::test]
+async fn a_session_that_has_carried_enough_is_followed_by_another() {
+    let (told, mailer) = serve(vec![&[("MAIL FROM:<late", "421 enough\r\n")], &[]]).await;
+    let late = Message::builder().from("late@example.com".parse().unwrap());
+    let late = late.to("ann@example.com".parse().unwrap()).body("hello".to_owned()).unwrap();
+    assert_eq!(mailer.send(&clear(), mail()).await, to_all(2));
+    assert_eq!(mailer.send(&clear(), late).await, to_all(1));
+    assert_eq!(told.calls.load(Ordering::SeqCst), 2);
+    // A new one that says so is a server that says so.
+    let (told, mailer) = serve(vec![&[("MAIL", "421 enough\r\n")]]).await;
+    assert_eq!(mailer.send(&clear(), mail()).await, Sent::Refused(refusal(Step::Sender, 421, "enough")));
+    assert_eq!(told.calls.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
 async fn a_conversation_that_was_broken_off_carries_no_other_mail() {
     let (told, mailer) = serve(vec![&[(".", "")], &[]]).await;
     let silent = mailer.send(&clear(), mail()).await;
     assert_eq!(silent, Sent::Failed("no answer to the mail within 500.0ms".into()));
     for _ in 0..3 {
-        assert_eq!(mailer.send(&clear(), mail()).await, Sent::Accepted { code: 250, refused: Vec::new() });
+        assert_eq!(mailer.send(&clear(), mail()).await, to_all(2));
     }
     assert_eq!(told.calls.load(Ordering::SeqCst), 2);
 }
@@ -174,8 +202,11 @@ async fn each_refusal_says_what_it_is_about() {
         (&[("", "554 go away\r\n")] as Script, refusal(Step::Connect, 554, "go away")),
         (&[("AUTH", "535 who are you\r\n")], refusal(Step::Login, 535, "who are you")),
         (&[("MAIL", "550 not you\r\n")], refusal(Step::Sender, 550, "not you")),
-        (&[("RCPT", "550 nobody\r\n")], refusal(Step::Recipient, 550, "nobody")),
-        (&[("RCPT TO:<bob", "451 later\r\n")], refusal(Step::Recipient, 451, "later")),
+        (&[("RCPT", "550 nobody\r\n")], of("ann", 550, "nobody")),
+        (&[("RCPT", "451 later\r\n")], of("ann", 451, "later")),
+        (&[("RCPT", "552 too many\r\n")], of("ann", 552, "too many")),
+        (&[("RCPT TO:<ann", "550 nobody\r\n"), ("RCPT", "450 later\r\n")], of("bob", 450, "later")),
+        (&[("RCPT TO:<bob", "421 bye\r\n")], refusal(Step::Recipient, 421, "bye")),
         (&[("DATA", "452 full\r\n")], refusal(Step::Content, 452, "full")),
         (&[(".", "554 spam\r\n")], refusal(Step::Content, 554, "spam")),
         (&[(".", "421 bye\r\n")], refusal(Step::Content, 421, "bye")),
@@ -183,17 +214,6 @@ async fn each_refusal_says_what_it_is_about() {
         let (_, mailer) = serve(vec![script]).await;
         assert_eq!(mailer.send(&secret(), mail()).await, Sent::Refused(expected));
     }
-}
-
-#[tokio::test]
-async fn one_recipient_refused_for_good_keeps_nothing_from_the_others() {
-    let (told, mailer) = serve(vec![&[("RCPT TO:<ann", "550 nobody\r\n")]]).await;
-    let expected = Sent::Accepted { code: 250, refused: vec![refusal(Step::Recipient, 550, "nobody")] };
-    assert_eq!(mailer.send(&secret(), mail()).await, expected);
-    // And one refused for now keeps it from all, until all can have it.
-    let (later, mailer) = serve(vec![&[("RCPT TO:<ann", "451 later\r\n")]]).await;
-    assert!(matches!(mailer.send(&secret(), mail()).await, Sent::Refused(_)));
-    assert_eq!((told.said("DATA"), later.said("DATA")), (1, 0));
 }
 
 #[tokio::test]
@@ -208,3 +228,5 @@ async fn what_waits_too_long_is_let_go() {
     assert!(!mailer.idle.lock().unwrap().swept);
     assert_eq!(told.said("MAIL"), 1);
 }
+
+mod recipients;
