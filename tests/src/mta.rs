@@ -122,15 +122,19 @@ impl Mta {
         let mut tail =
             tokio::process::Command::from(tail).kill_on_drop(true).spawn().context("cannot start tail")?;
         let log = BufReader::new(tail.stdout.take().context("stdout is piped")?).lines();
-        drop(free);
-        let exim = ending_with_us()
+        let exim = |arguments: &[&str]| {
+            let mut command = ending_with_us();
             // Its program wants a user of this name, which is one of the package's installation.
-            .args(["env", "LD_PRELOAD=libnss_wrapper.so"])
-            .arg(format!("NSS_WRAPPER_PASSWD={}", within_folder("passwd").display()))
-            .arg(format!("NSS_WRAPPER_GROUP={}", within_folder("group").display()))
-            .arg(&program)
-            .args(["-bdf", "-C"])
-            .arg(&config)
+            command.args(["env", "LD_PRELOAD=libnss_wrapper.so"]);
+            command.arg(format!("NSS_WRAPPER_PASSWD={}", within_folder("passwd").display()));
+            command.arg(format!("NSS_WRAPPER_GROUP={}", within_folder("group").display()));
+            command.arg(&program).args(arguments).arg("-C").arg(&config);
+            command
+        };
+        // What keeps it from starting is said here.
+        process::run(&mut exim(&["-bV"]))?;
+        drop(free);
+        let exim = exim(&["-bdf"])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .process_group(0)
