@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::delivery::Project;
-use crate::message::{link, one_line};
+use crate::text::{link, one_line};
 
 /// Kinds of event that are counted apart: more than a section of Slack's holds are told as one.
 const KINDS: usize = 9;

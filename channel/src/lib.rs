@@ -11,6 +11,7 @@
 //! | [`message`] | what every kind says, before it says it in its own form |
 //! | [`sample`] | payloads such as applications send |
 //! | [`template`] | a channel's own words |
+//! | [`text`] | texts of payloads, made fit to be shown |
 //! | [`digest`] | many events in one message |
 //! | [`answer`] | the tables of answers |
 
@@ -25,6 +26,7 @@ pub mod kind;
 pub mod message;
 pub mod sample;
 pub mod template;
+pub mod text;
 
 #[cfg(test)]
 mod golden_tests;

@@ -5,11 +5,11 @@ use std::time::Duration;
 use klaxon_model::payload::{Payload as _, RawPayload};
 use klaxon_model::title::title;
 use serde_json::value::RawValue;
-use url::Url;
 
 use crate::delivery::{Channel, Delivery, Options};
 use crate::digest::{Digest, Entry};
 use crate::template;
+use crate::text::{lines, link, one_line};
 
 /// Characters of a heading.
 const TITLE: usize = 200;
@@ -114,8 +114,24 @@ impl<'a> Message<'a> {
         add("Failure", text("signature"));
         add("Status", text("status").or_else(|| text("state")));
         add("Error", text("exception"));
+        add("Sample", text("sample_error"));
+        add("Duration", self.duration());
         add("Event", Some(self.delivery.event_type.clone()));
         facts
+    }
+
+    /// How long it took, and how long it should have.
+    fn duration(&self) -> Option<String> {
+        let millis = |field: &str| self.payload.text(field)?.parse::<f64>().ok().filter(|ms| ms.is_finite());
+        let shown =
+            |ms: f64| if ms < 1000.0 { format!("{ms:.0} ms") } else { format!("{:.1} s", ms / 1000.0) };
+        let took = shown(millis("duration_ms")?);
+        let (budget, before) = (millis("budget_ms").map(shown), millis("baseline_duration_ms").map(shown));
+        Some(match (budget, before) {
+            (Some(budget), _) => format!("{took}, budget {budget}"),
+            (None, Some(before)) => format!("{took}, before {before}"),
+            (None, None) => took,
+        })
     }
 
     /// What it happened to: firings with the same name and type are one thing's. A digest is one of its
@@ -129,7 +145,7 @@ impl<'a> Message<'a> {
             .find_map(|field| self.payload.text(field).filter(|name| !name.is_empty()))
     }
 
-    /// Up to three failures, or a digest's events, each a line.
+    /// Up to three failures, the end of a traceback, or a digest's events, each a line.
     pub fn entries(&self) -> Vec<Entry> {
         if self.body.is_some() {
             return Vec::new();
@@ -138,10 +154,25 @@ impl<'a> Message<'a> {
             let rest = digest.rest().map(|title| Entry { title, link: None });
             return digest.entries.iter().cloned().chain(rest).collect();
         }
-        let Some(raw) = self.payload.raw("top_failures") else { return Vec::new() };
-        let all: Vec<&RawValue> = serde_json::from_str(raw).unwrap_or_default();
-        let failures = all.into_iter().take(FAILURES).filter_map(failure);
-        failures.map(|title| Entry { title, link: None }).collect()
+        let all: Vec<&RawValue> = self
+            .payload
+            .raw("top_failures")
+            .and_then(|raw| serde_json::from_str(raw).ok())
+            .unwrap_or_default();
+        let rest = all.len().saturating_sub(FAILURES);
+        let rest = (rest > 0).then(|| format!("and {rest} more"));
+        let failures = all.into_iter().take(FAILURES).filter_map(failure).chain(rest);
+        let lines: Vec<String> = failures.collect();
+        let lines = if lines.is_empty() { self.traceback() } else { lines };
+        lines.into_iter().map(|title| Entry { title, link: None }).collect()
+    }
+
+    /// The end of a traceback, where it says what went wrong.
+    fn traceback(&self) -> Vec<String> {
+        let Some(text) = self.payload.text("traceback") else { return Vec::new() };
+        let lines: Vec<String> =
+            text.lines().map(|line| one_line(line, EXCERPT)).filter(|line| !line.is_empty()).collect();
+        lines[lines.len().saturating_sub(FAILURES)..].to_vec()
     }
 
     /// What a cooldown held back, as a sentence.
@@ -204,126 +235,9 @@ fn failure(raw: &RawValue) -> Option<String> {
     (!both.is_empty()).then(|| one_line(&both, EXCERPT))
 }
 
-/// Lines without colours or control characters.
-fn lines(text: &str) -> String {
-    let clean = without_ansi(text).replace("\r\n", "\n").replace('\r', "\n");
-    let shown: String = clean.chars().filter(|c| !c.is_control() || ['\n', '\t'].contains(c)).collect();
-    shown.trim().to_owned()
-}
-
-/// One line without colours or control characters, cut with an ellipsis.
-pub fn one_line(text: &str, length: usize) -> String {
-    let clean = without_ansi(text);
-    let words = clean.split(|c: char| c.is_control() || c.is_whitespace()).filter(|word| !word.is_empty());
-    cut(&words.collect::<Vec<_>>().join(" "), length)
-}
-
-/// At most `length` characters, the last an ellipsis where something was cut.
-pub fn cut(text: &str, length: usize) -> String {
-    escaped(text, length, |c, cut| cut.push(c))
-}
-
-/// At most `length` bytes, the last an ellipsis where something was cut.
-pub fn cut_bytes(text: &str, length: usize) -> String {
-    const ELLIPSIS: char = '…';
-    if text.len() <= length {
-        return text.to_owned();
-    }
-    let fits = text.floor_char_boundary(length.saturating_sub(ELLIPSIS.len_utf8()));
-    let mut cut = text[..fits].to_owned();
-    cut.push(ELLIPSIS);
-    cut
-}
-
-/// The text with each character as `escape` writes it, at most `length` long and cut between two
-/// characters, not within what became of one. Lengths are UTF-16's: some vendors count that way,
-/// and who counts characters finds no more of them.
-pub fn escaped(text: &str, length: usize, escape: impl Fn(char, &mut String)) -> String {
-    let (mut escaped, mut used, mut fits) = (String::with_capacity(text.len()), 0, 0);
-    for c in text.chars() {
-        let begin = escaped.len();
-        escape(c, &mut escaped);
-        used += escaped[begin..].chars().map(char::len_utf16).sum::<usize>();
-        if used > length {
-            escaped.truncate(fits);
-            escaped.push('…');
-            break;
-        }
-        if used < length {
-            fits = escaped.len();
-        }
-    }
-    escaped
-}
-
-/// A link is http or https and names a host. One with a user before the host is none: it is read as
-/// another host than the one it leads to.
-pub fn link(text: &str) -> Option<Url> {
-    let url = Url::parse(text).ok()?;
-    let plain = url.username().is_empty() && url.password().is_none();
-    (plain && ["http", "https"].contains(&url.scheme()) && url.has_host()).then_some(url)
-}
-
-/// Drops escape sequences (ECMA-48): colours, links, titles, character sets.
-fn without_ansi(text: &str) -> String {
-    let (mut clean, mut rest) = (String::with_capacity(text.len()), text);
-    while let Some((before, after)) = rest.split_once('\u{1b}') {
-        clean.push_str(before);
-        rest = after_escape(after);
-    }
-    clean.push_str(rest);
-    clean
-}
-
-/// What follows the escape sequence whose first character was ESC.
-fn after_escape(text: &str) -> &str {
-    let mut chars = text.chars();
-    match chars.next() {
-        None => "",
-        // A control sequence: parameters and intermediates, up to the final byte.
-        Some('[') => {
-            chars.by_ref().find(|c| ('@'..='~').contains(c));
-            chars.as_str()
-        }
-        // A control string, up to BEL or ESC \; what never ends is no string.
-        Some(']' | 'P' | 'X' | '^' | '_') => {
-            let ends = ["\u{7}", "\u{1b}\\"].iter().filter_map(|end| Some((text.find(end)?, end.len())));
-            ends.min().map_or(chars.as_str(), |(at, length)| &text[at + length..])
-        }
-        // Intermediates and a final byte.
-        Some(' '..='/') => {
-            chars.by_ref().find(|c| !(' '..='/').contains(c));
-            chars.as_str()
-        }
-        Some(_) => chars.as_str(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn lines_are_clean_and_cut() {
-        for (text, expected) in [
-            ("plain", "plain"),
-            ("a\r\nb\tc", "a b c"),
-            ("\u{1b}[31mred\u{1b}[0m text", "red text"),
-            ("\u{1b}[38;5;196mE\u{1b}[m", "E"),
-            ("cut\u{1b}[31", "cut"),
-            ("\u{1b}]8;;https://evil\u{1b}\\text\u{1b}]8;;\u{7}!", "text!"),
-            ("\u{1b}]0;never", "0;never"),
-            ("\u{1b}(Bplain", "plain"),
-            ("end\u{1b}", "end"),
-            ("éééééééééééé", "ééééééééé…"),
-            ("éééééééééé", "éééééééééé"),
-            // Two units each in UTF-16.
-            ("😀😀😀😀😀", "😀😀😀😀😀"),
-            ("😀😀😀😀😀😀", "😀😀😀😀…"),
-        ] {
-            assert_eq!(one_line(text, 10), expected, "{text:?}");
-        }
-    }
 
     #[test]
     fn spans_are_said_as_people_do() {
@@ -339,38 +253,6 @@ mod tests {
             (31_557_600.0, "365 days"),
         ] {
             assert_eq!(span(Duration::from_secs_f64(seconds)), expected, "{seconds}");
-        }
-    }
-
-    #[test]
-    fn a_cut_never_falls_within_an_escape() {
-        let amp = |c: char, out: &mut String| if c == '&' { out.push_str("&amp;") } else { out.push(c) };
-        for (text, expected) in [
-            ("&&", "&amp;&amp;"),
-            ("&&x", "&amp;…"),
-            ("&&&", "&amp;…"),
-            ("xxxx&&", "xxxx&amp;…"),
-            ("xxxxxxxxxx", "xxxxxxxxxx"),
-            ("xxxxxxxxxxx", "xxxxxxxxx…"),
-        ] {
-            assert_eq!(escaped(text, 10, amp), expected, "{text}");
-        }
-    }
-
-    #[test]
-    fn a_link_leads_where_it_seems_to() {
-        for (text, expected) in [
-            ("https://ci.example.com/r/1", Some("https://ci.example.com/r/1")),
-            ("HTTP://ci.example.com", Some("http://ci.example.com/")),
-            ("https://x/a b\"<c>", Some("https://x/a%20b%22%3Cc%3E")),
-            ("https://bank.example@evil.example/", None),
-            ("https://u:p@x/", None),
-            ("javascript:alert(1)", None),
-            ("https://", None),
-            ("http://not a host/", None),
-            ("run 17", None),
-        ] {
-            assert_eq!(link(text).as_ref().map(Url::as_str), expected, "{text}");
         }
     }
 }

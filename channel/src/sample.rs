@@ -33,7 +33,9 @@ pub fn payload(event_type: &str) -> Value {
         "digest" => digest(),
         _ => json!({
             "task_id": "9f1c", "task_name": "billing.tasks.charge", "queue": "payments", "engine": "celery",
-            "state": "failure", "exception": "CardDeclined: do not honour", "duration_ms": 5210, "budget_ms": 2000,
+            "state": "failure", "exception": "CardDeclined: do not honour",
+            "traceback": "Traceback (most recent call last):\n  File \"billing/tasks.py\", line 41, in charge\n    card.charge(amount)\nCardDeclined: do not honour\n",
+            "duration_ms": 5210, "budget_ms": 2000,
             "priority": "high",
         }),
     }

@@ -177,6 +177,9 @@ fn a_mail_threads_and_says_that_nobody_wrote_it() {
 fn nothing_in_a_payload_becomes_a_header_or_markup() {
     let text = mail(r#"{"title": "a\r\nBcc: eve@example.com\r\n\r\n.\r\n", "exception": "</pre><script>"}"#);
     assert!(text.contains("Subject: a Bcc: eve@example.com ."), "{text}");
+    let encoded = mail(r#"{"title": "=?utf-8?q?From_the_bank?="}"#);
+    let subject = encoded.lines().find(|line| line.starts_with("Subject: ")).unwrap();
+    assert!(!subject.contains("q?From"), "{subject}");
     let (_, html) = text.split_once("Content-Type: text/html").unwrap();
     assert!(!text.contains("\r\nBcc:") && !html.contains("<script>"), "{text}");
 }

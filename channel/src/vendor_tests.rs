@@ -15,7 +15,7 @@ fn slack_gets_blocks_in_which_nothing_is_interpreted() {
     let channel = channel(Kind::Slack, json!({"webhook_url": "https://hooks.slack.com/services/T/B/x"}));
     let (_, body) = posted(&channel, &delivery("run.failed", RUN));
     assert_eq!(body["blocks"][0]["text"]["text"], "Test run failed: Billing (main), 3 of 412 tests");
-    assert_eq!(body["blocks"][2]["text"]["text"], "• test_a: boom\n• test_b: no\n• c");
+    assert_eq!(body["blocks"][2]["text"]["text"], "• test_a: boom\n• test_b: no\n• c\n• and 1 more");
     assert_eq!(
         body["blocks"].as_array().unwrap().last().unwrap()["elements"][0]["url"],
         "https://ci.example.com/billing"

@@ -53,3 +53,8 @@ impl Courier {
         sanitise::answer(answer, &**target, self.options.smtp.as_ref())
     }
 }
+
+#[cfg(test)]
+mod answer_tests;
+#[cfg(test)]
+mod mail_answer_tests;

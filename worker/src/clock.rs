@@ -21,6 +21,7 @@ impl DbTime {
     pub const MIN: Self = Self(i64::MIN);
 
     /// The moment `micros` microseconds after the Unix epoch.
+    #[cfg(test)]
     pub fn from_unix_micros(micros: i64) -> Self {
         Self(micros.saturating_sub(POSTGRES_EPOCH))
     }

@@ -17,7 +17,7 @@ use ipnet::IpNet;
 
 mod http;
 mod policy;
-mod smtp;
+pub mod smtp;
 
 pub use http::Http;
 pub use smtp::Mailer;
@@ -239,4 +239,4 @@ impl Guard {
 #[cfg(test)]
 mod resolve_tests;
 #[cfg(test)]
-mod tests;
+pub mod tests;

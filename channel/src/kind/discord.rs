@@ -6,7 +6,8 @@ use serde_json::{Map, Value, json};
 use crate::answer::{Means, Pause, Row, Said};
 use crate::config::{Config, ConfigError, Field, Given, Rules, field};
 use crate::form::{Form, Request};
-use crate::message::{Message, escaped};
+use crate::message::Message;
+use crate::text::escaped;
 
 /// A Discord webhook.
 pub(super) struct Discord {

@@ -11,7 +11,8 @@ use crate::answer::{MailRow, Means};
 use crate::config::{Config, ConfigError, Field, Rules, field};
 use crate::digest::Entry;
 use crate::form::{Form, Login, Request, Server, Step};
-use crate::message::{Message, one_line};
+use crate::message::Message;
+use crate::text::one_line;
 
 /// Characters of a subject: RFC 5322 section 2.1.1 has lines of 998, people have less.
 const SUBJECT: usize = 200;
@@ -187,7 +188,8 @@ impl Form for Email {
         let thread = thread(message, &domain);
         let mut mail = Mail::builder()
             .from(Mailbox::new(Some(name.to_owned()), from))
-            .subject(one_line(&message.title, SUBJECT))
+            // What would be an encoded word (RFC 2047) is none.
+            .subject(one_line(&message.title, SUBJECT).replace("=?", "=\u{200b}?"))
             .message_id(Some(format!("<{}@{domain}>", message.delivery.id)))
             .references(thread.clone())
             .in_reply_to(thread)

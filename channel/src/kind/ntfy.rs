@@ -9,7 +9,8 @@ use url::Url;
 use crate::answer::{Means, Row};
 use crate::config::{Config, ConfigError, Field, Given, Rules, field};
 use crate::form::{Form, Request};
-use crate::message::{Message, cut, cut_bytes};
+use crate::message::Message;
+use crate::text::{cut, cut_bytes};
 
 /// Characters of a heading, bytes of a text (docs.ntfy.sh/publish, "Limitations"): what is longer would
 /// arrive as a file.

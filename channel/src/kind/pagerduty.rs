@@ -8,7 +8,8 @@ use serde_json::{Map, Value, json};
 use crate::answer::{Means, Row};
 use crate::config::{Config, ConfigError, Field, Given, Rules, field};
 use crate::form::{Form, Request};
-use crate::message::{Message, cut};
+use crate::message::Message;
+use crate::text::cut;
 
 const ORIGIN: &str = "https://events.pagerduty.com";
 /// PagerDuty's limits: characters of a summary and of a key, and room within its 512 kB: a payload

@@ -5,7 +5,8 @@ use serde_json::{Map, Value, json};
 use crate::answer::{Means, Pause, Row, Said};
 use crate::config::{Config, ConfigError, Field, Given, Rules, field};
 use crate::form::{Form, Request};
-use crate::message::{Message, cut, escaped};
+use crate::message::Message;
+use crate::text::{cut, escaped};
 
 /// Where Microsoft serves them: connectors, Logic Apps, and the Power Platform that follows both.
 const HOSTS: [&str; 3] = ["*.webhook.office.com", "*.logic.azure.com", "*.api.powerplatform.com"];

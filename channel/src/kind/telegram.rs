@@ -5,7 +5,8 @@ use serde_json::{Map, Value, json};
 use crate::answer::{Means, Pause, Row, Said};
 use crate::config::{Config, ConfigError, Field, Given, Rules, field};
 use crate::form::{Form, Request};
-use crate::message::{Message, cut};
+use crate::message::Message;
+use crate::text::cut;
 
 const ORIGIN: &str = "https://api.telegram.org";
 /// Characters of a message, after entities.

@@ -106,7 +106,15 @@ impl Preview {
         let (Found::Route(route), project) = directory.find(id, self.project.as_deref()) else {
             bail!("there is no channel \"{}\"", self.channel);
         };
-        Ok((route, project, directory.meaning(&self.event).cloned().unwrap_or_default()))
+        let meaning = match directory.meaning(&self.event) {
+            Some(meaning) => meaning.clone(),
+            None if self.event == DIGEST => Meaning::default(),
+            None => bail!("there is no event type \"{}\"", self.event),
+        };
+        if self.project.is_some() && project.is_none() {
+            bail!("there is no project \"{}\"", self.project.as_deref().unwrap_or_default());
+        }
+        Ok((route, project, meaning))
     }
 
     async fn channel_id(&self, client: &Client) -> anyhow::Result<i64> {

@@ -270,4 +270,4 @@ fn hello() -> ClientId {
 }
 
 #[cfg(test)]
-mod tests;
+pub mod tests;

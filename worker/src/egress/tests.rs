@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 
 use super::*;
 
-pub(super) fn options() -> GuardOptions {
+pub fn options() -> GuardOptions {
     GuardOptions {
         allow_http: false,
         allow_ports: Vec::new(),
@@ -95,7 +95,7 @@ fn a_refusal_names_no_address() {
 }
 
 /// TLS for a server of that name, and the file of the authority that says so.
-pub(super) fn authority(name: &str) -> (tokio_rustls::TlsAcceptor, tempfile::NamedTempFile) {
+pub fn authority(name: &str) -> (tokio_rustls::TlsAcceptor, tempfile::NamedTempFile) {
     let ca_key = KeyPair::generate().unwrap();
     let mut ca = CertificateParams::new(Vec::new()).unwrap();
     ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);

@@ -12,11 +12,11 @@ use crate::egress::tests::{authority, options};
 use crate::egress::{Guard, GuardOptions};
 
 /// Replies by the beginning of what was said; "" is none.
-type Script = &'static [(&'static str, &'static str)];
+pub type Script = &'static [(&'static str, &'static str)];
 
 /// What the server was told, and how often it was called.
 #[derive(Default)]
-struct Told {
+pub struct Told {
     lines: Mutex<Vec<String>>,
     calls: AtomicUsize,
 }
@@ -27,8 +27,14 @@ impl Told {
     }
 }
 
-/// Serves each call by the next script, the last one for ever.
 async fn serve(scripts: Vec<Script>) -> (Arc<Told>, Mailer) {
+    let (told, guard, _ca) = scripted(scripts).await;
+    (told, Mailer::new(Arc::new(Guard::new(guard).unwrap())).unwrap())
+}
+
+/// Serves each call by the next script, the last one for ever; how to get there, while the
+/// authority's file lasts.
+pub async fn scripted(scripts: Vec<Script>) -> (Arc<Told>, GuardOptions, tempfile::NamedTempFile) {
     let (tls, ca) = authority("mail.test");
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -49,14 +55,14 @@ async fn serve(scripts: Vec<Script>) -> (Arc<Told>, Mailer) {
             });
         }
     });
-    let guard = Guard::new(GuardOptions {
+    let guard = GuardOptions {
         egress_allow: vec!["127.0.0.1/32".parse().unwrap()],
         connect_to: vec![format!("::127.0.0.1:{port}").parse().unwrap()],
         ca_file: Some(ca.path().to_owned()),
         http_timeout: Duration::from_millis(500),
         ..options()
-    });
-    (told, Mailer::new(Arc::new(guard.unwrap())).unwrap())
+    };
+    (told, guard, ca)
 }
 
 /// Until the other side goes (`false`) or wants TLS (`true`).
