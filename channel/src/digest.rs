@@ -1,7 +1,7 @@
 //! A digest in words: how many of what, and the newest of them.
 
+use crate::title::title;
 use klaxon_model::payload::RawPayload;
-use klaxon_model::title::title;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 

@@ -8,6 +8,7 @@
 //! | [`config`] | what is checked when a configuration is written, and opened before it is used |
 //! | [`form`] | what a kind is asked for: a request or mail, and the meaning of its answer |
 //! | [`delivery`] | what is delivered, and where to |
+//! | [`title`] | what happened, in a line a person understands |
 //! | [`message`] | what every kind says, before it says it in its own form |
 //! | [`sample`] | payloads such as applications send |
 //! | [`template`] | a channel's own words |
@@ -27,6 +28,7 @@ pub mod message;
 pub mod sample;
 pub mod template;
 pub mod text;
+pub mod title;
 
 #[cfg(test)]
 mod golden_tests;

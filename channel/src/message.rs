@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use crate::title::title;
 use klaxon_model::payload::{Payload as _, RawPayload};
-use klaxon_model::title::title;
 use serde_json::value::RawValue;
 
 use crate::delivery::{Channel, Delivery, Options};

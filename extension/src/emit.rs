@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use klaxon_channel::title::title;
 use klaxon_model::payload::Payload as _;
-use klaxon_model::title::title;
 use pgrx::memcxt::PgMemoryContexts;
 use pgrx::prelude::*;
 

@@ -6,7 +6,6 @@
 //! | [`payload`] | how fields of a payload are read, whatever it is stored as |
 //! | [`glob`] | globs as Python's `fnmatch` reads them |
 //! | [`filter`] | what else must hold of an event that a subscription names |
-//! | [`title`] | what happened, in a line a person understands |
 //! | [`seal`] | secrets sealed to the worker's public key |
 //! | [`signature`] | how a webhook's receiver knows it is us |
 //! | [`audit`] | the record of an attempt, its canonical bytes and the chain of them |
@@ -20,4 +19,3 @@ pub mod glob;
 pub mod payload;
 pub mod seal;
 pub mod signature;
-pub mod title;

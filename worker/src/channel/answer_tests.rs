@@ -108,8 +108,8 @@ async fn understands(kind: Kind, host: &str, config: Value, cases: &[Case]) -> B
         let reply = Reply { status: *status, headers: HeaderMap::new(), body: body.as_bytes().to_vec() };
         decided.extend(own.iter().chain(&HTTP).position(|row| row.fits(&reply)));
     }
-    for row in 0..own.len() {
-        assert!(decided.contains(&row), "no answer of {kind}'s is decided by {:?}", own[row]);
+    for (at, row) in own.iter().enumerate() {
+        assert!(decided.contains(&at), "no answer of {kind}'s is decided by {row:?}");
     }
     decided.into_iter().filter(|row| *row >= own.len()).map(|row| row - own.len()).collect()
 }

@@ -1,17 +1,20 @@
 //! What happened, in a line a person understands.
 
-use crate::payload::Payload;
+use klaxon_model::payload::Payload;
+
+use crate::text::one_line;
 
 /// Longest title, in characters.
 pub const MAX_LENGTH: usize = 200;
 
 /// The line that heads every message: `Test run failed: billing (main), 3 of 412 tests`.
 ///
-/// A payload's own `title` wins. The result is one line without control characters.
+/// A payload's own `title` wins. The result is one line without colours or control characters.
 #[must_use]
 pub fn title(event_type: &str, project: Option<&str>, payload: &dyn Payload) -> String {
-    let own = payload.text("title").map(|title| one_line(&title)).filter(|title| !title.is_empty());
-    own.unwrap_or_else(|| one_line(&built(event_type, project, payload)))
+    let own =
+        payload.text("title").map(|title| one_line(&title, MAX_LENGTH)).filter(|title| !title.is_empty());
+    own.unwrap_or_else(|| one_line(&built(event_type, project, payload), MAX_LENGTH))
 }
 
 fn built(event_type: &str, project: Option<&str>, payload: &dyn Payload) -> String {
@@ -47,8 +50,9 @@ fn built(event_type: &str, project: Option<&str>, payload: &dyn Payload) -> Stri
 }
 
 fn headed(head: &str, subject: &Option<String>, detail: Option<String>) -> String {
-    let detail = detail.map(|detail| format!(", {detail}")).unwrap_or_default();
-    match subject {
+    let said = |text: &&String| !text.trim().is_empty();
+    let detail = detail.as_ref().filter(said).map(|detail| format!(", {detail}")).unwrap_or_default();
+    match subject.as_ref().filter(said) {
         Some(subject) => format!("{head}: {subject}{detail}"),
         None => format!("{head}{detail}"),
     }
@@ -108,27 +112,11 @@ fn percent(value: f64) -> String {
     if value.fract().abs() < 0.05 { format!("{value:.0} %") } else { format!("{value:.1} %") }
 }
 
-/// Control characters and line breaks become spaces, runs of spaces one, and what is too long ends
-/// in an ellipsis.
-fn one_line(text: &str) -> String {
-    let mut line = String::new();
-    for word in text.split(|c: char| c.is_control() || c.is_whitespace()).filter(|word| !word.is_empty()) {
-        if !line.is_empty() {
-            line.push(' ');
-        }
-        line.push_str(word);
-    }
-    if line.chars().count() > MAX_LENGTH {
-        line = line.chars().take(MAX_LENGTH - 1).collect();
-        line.push('…');
-    }
-    line
-}
-
 #[cfg(test)]
 mod tests {
+    use klaxon_model::payload::RawPayload;
+
     use super::*;
-    use crate::payload::RawPayload;
 
     #[test]
     #[rustfmt::skip]
@@ -151,6 +139,9 @@ mod tests {
             ("order.paid", None, "[1]", "order.paid"),
             ("order.paid", None, r#"{"title": " Paid\r\nin\u0000 full "}"#, "Paid in full"),
             ("order.paid", None, r#"{"title": "  "}"#, "order.paid"),
+            // What a test runner or a terminal made of it.
+            ("task.failed", None, r#"{"task_name": "t", "exception": "\u001b[31mTimeout\u001b[0m"}"#, "Task failed: t, Timeout"),
+            ("task.failed", None, r#"{"task_name": "\u202egpj.t", "exception": ""}"#, "Task failed: gpj.t"),
         ] {
             assert_eq!(title(event_type, project, &RawPayload::new(payload)), expected);
         }
