@@ -16,7 +16,7 @@ endif
 # Root installs at once; others through sudo, unless they own Postgres' folders.
 SUDO := $(shell [ "$$(id -u)" -eq 0 ] || [ -w "$$($(PG_CONFIG) --pkglibdir 2>/dev/null)" ] || echo sudo)
 
-.PHONY: setup setup-system build install demo test test-pg test-client lint bench package schema clean-install
+.PHONY: setup setup-system build install demo test test-pg test-client proof lint bench package schema clean-install
 .DEFAULT_GOAL := build
 
 setup: ## a bare Debian 12 with Rust becomes a working tool chain
@@ -44,7 +44,7 @@ test: setup ## everything but the benchmarks
 
 .PHONY: test-unit
 test-unit:
-	cargo test -p klaxon-model -p klaxon-channel -p klaxon
+	cargo test -p klaxon-model -p klaxon-channel -p klaxon -p klaxon-proof
 
 # pgrx runs its own cluster as the user postgres when we are root, who may not run one: in a folder
 # that postgres can reach, wherever the clone is.
@@ -60,11 +60,14 @@ test-pg:
 test-client:
 	KLAXON_BIN=$(CURDIR)/target/release/klaxon cargo test -p klaxon-tests
 
+proof: ## the model of discovery, ownership and settling, to wider bounds than `make test` has time for
+	cargo test -p klaxon-proof -- --include-ignored --nocapture --test-threads=1
+
 lint: setup ## formatting, lints, documentation, and that the committed schema is the generated one
 	cargo fmt --all --check
-	cargo clippy --all-targets -p klaxon-model -p klaxon-channel -p klaxon -p klaxon-tests -p klaxon-bench -- -D warnings
+	cargo clippy --all-targets -p klaxon-model -p klaxon-channel -p klaxon -p klaxon-tests -p klaxon-proof -p klaxon-bench -- -D warnings
 	cargo clippy --all-targets -p pg_klaxon $(FEATURES) -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items -p klaxon-model -p klaxon-channel -p klaxon
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items -p klaxon-model -p klaxon-channel -p klaxon -p klaxon-proof
 	$(MAKE) --no-print-directory schema SCHEMA_OUT=target/generated.sql
 	@pgrx-config/schema.sh same sql/pg_klaxon--$(VERSION).sql target/generated.sql
 

@@ -14,6 +14,7 @@ pub mod https;
 pub mod limit;
 pub mod mta;
 pub mod process;
+pub mod proxy;
 pub mod receiver;
 pub mod scene;
 pub mod signature;

@@ -1,11 +1,14 @@
 //! What most tests begin with: a database, keys, a receiver and a mail server, one authority.
 
+use std::net::SocketAddr;
+
 use serde_json::Value;
 use tokio_postgres::Client;
 
 use crate::authority::Authority;
 use crate::database::Database;
 use crate::mta::Mta;
+use crate::proxy::Proxy;
 use crate::receiver::{Hook, Receiver};
 use crate::smtp::MailServer;
 use crate::vendor::Vendors;
@@ -78,16 +81,38 @@ impl<'c> Scene<'c> {
         mta
     }
 
+    /// Puts a network between Postgres and the workers that are started next.
+    ///
+    /// # Panics
+    /// When there is no port.
+    pub async fn proxy(&mut self) -> Proxy {
+        let server = SocketAddr::from(([127, 0, 0, 1], self.database.cluster.port()));
+        let proxy = Proxy::start(server).await.expect("a port is free");
+        let url = self.database.worker_url();
+        let through = url.replace(&server.to_string(), &proxy.address().to_string());
+        self.flags.iter_mut().filter(|flag| **flag == url).for_each(|flag| flag.clone_from(&through));
+        proxy
+    }
+
     /// Starts the worker, with flags on top of those that lead to the receivers.
     ///
     /// # Panics
     /// When it does not serve.
     pub async fn worker(&self, flags: &[&str]) -> Worker {
-        let flags: Vec<_> =
-            self.flags.iter().cloned().chain(flags.iter().map(|flag| (*flag).to_owned())).collect();
-        let mut worker = self.installation.start(&flags);
+        let mut worker = self.start(flags);
         worker.ready().await;
         worker
+    }
+
+    /// As [`Scene::worker`], without waiting until it serves.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start(&self, flags: &[&str]) -> Worker {
+        let flags: Vec<_> =
+            self.flags.iter().cloned().chain(flags.iter().map(|flag| (*flag).to_owned())).collect();
+        self.installation.start(&flags)
     }
 
     /// A global webhook channel to a path of the receiver, signed where the hook has a secret, and

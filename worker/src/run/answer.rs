@@ -31,9 +31,10 @@ impl Engine {
                     (self.session.snapshot, self.clock) = (Some(snapshot), clock);
                 }
                 self.session.locked = self.session.locked.union(shards);
-                self.schedule.own(shards);
-                self.mark(begins, now);
-                if !shards.is_empty() {
+                // What it was taking when it was told to stop is not its to begin with.
+                if !shards.is_empty() && self.session.draining.is_none() {
+                    self.schedule.own(shards);
+                    self.mark(begins, now);
                     tracing::info!(
                         worker = %self.worker,
                         taken = shards.iter().count(),
