@@ -85,6 +85,8 @@ GRANT SELECT ON klaxon.project, klaxon.event_type, klaxon.event, klaxon.channel,
     klaxon.subscription_channel, klaxon.deployment, klaxon.member TO klaxon_worker;
 GRANT SELECT, INSERT, UPDATE, DELETE ON klaxon.outbox, klaxon.digest_item, klaxon.dead_letter, klaxon.channel_state,
     klaxon.cooldown, klaxon.held_back, klaxon.filter_error, klaxon.worker TO klaxon_worker;
+-- For those who look: klaxon status and klaxon doctor have the worker's connection.
+GRANT SELECT ON klaxon.recent_deliveries, klaxon.channel_health, klaxon.pending TO klaxon_worker;
 GRANT SELECT, INSERT ON klaxon.delivery TO klaxon_worker;
 GRANT SELECT, DELETE ON klaxon.config_change TO klaxon_worker;
 GRANT SELECT, UPDATE (taken_at, answered_at, success, status_code, error, response_body) ON klaxon.config_test TO klaxon_worker;

@@ -115,6 +115,12 @@ impl<'c> Scene<'c> {
         self.installation.start(&flags)
     }
 
+    /// Runs a command of `klaxon` to its end, with the flags that the worker is started with.
+    pub async fn run(&self, arguments: &[&str]) -> std::process::Output {
+        let flags = self.flags.iter().map(String::as_str);
+        self.installation.run(&arguments.iter().copied().chain(flags).collect::<Vec<_>>()).await
+    }
+
     /// A global webhook channel to a path of the receiver, signed where the hook has a secret, and
     /// a shared subscription of these events to it. Returns the channel's id.
     ///

@@ -59,6 +59,10 @@ enum Command {
     Test(command::test::Test),
     /// Show what a channel would be sent
     Preview(command::preview::Preview),
+    /// Say whether it works: workers, what is pending, which channels fail
+    Status(command::status::Status),
+    /// Examine the installation, and say what would mend what is wrong
+    Doctor(command::doctor::Doctor),
     /// The keys that secrets are sealed to and the log is signed with
     #[command(subcommand)]
     Keys(command::keys::KeysCommand),
@@ -98,6 +102,8 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Seal(seal) => seal.run(&settings),
         Command::Test(test) => test.run(cli.config, &settings).await,
         Command::Preview(preview) => preview.run(&settings).await,
+        Command::Status(status) => status.run(&settings).await,
+        Command::Doctor(doctor) => doctor.run(&settings).await,
         Command::Keys(keys) => keys.run(&settings).await,
         Command::Audit(audit) => audit.run(&settings).await,
     }
