@@ -284,7 +284,7 @@ fn html(message: &Message<'_>) -> String {
         .unwrap_or_default();
     format!(
         "<!doctype html><html><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\"></head>\
-         <body style=\"font:16px/1.45 system-ui,sans-serif;color:#222;max-width:640px;margin:0 auto;padding:16px\">\
+         <body style=\"font:16px/1.45 system-ui,sans-serif;color:#222;max-width:640px;overflow-wrap:anywhere;word-break:break-word;margin:0 auto;padding:16px\">\
          <h1 style=\"font-size:20px;margin:0 0 12px\">{}</h1>{body}<table style=\"border-collapse:collapse\">{rows}</table>{failures}{held}{link}\
          <p style=\"color:#888;font-size:13px\">{}, {}</p></body></html>",
         escape(&message.title),
