@@ -52,14 +52,14 @@ COMMENT ON FUNCTION klaxon.last_checkpoint() IS 'The last checkpoint in the log,
 CREATE FUNCTION klaxon.checkpoint_is_due() RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, klaxon, pg_temp AS $$
     SELECT coalesce(h.seq - c.seq >= 10000 OR h.seq > c.seq AND c.at < clock_timestamp() - interval '1 hour', false)
-    FROM klaxon.audit_head AS h, klaxon.last_checkpoint() AS c
+    FROM (SELECT h.seq FROM klaxon.audit_head AS h ORDER BY h.seq DESC LIMIT 1) AS h, klaxon.last_checkpoint() AS c
 $$;
 COMMENT ON FUNCTION klaxon.checkpoint_is_due() IS 'Whether 10,000 rows or an hour with any row have passed since the last checkpoint';
 
 CREATE FUNCTION klaxon.journal_is_due() RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, klaxon, pg_temp AS $$
     SELECT EXISTS (SELECT FROM klaxon.config_change)
-        OR EXISTS (SELECT FROM klaxon.audit_head AS h WHERE h.prune_before IS NOT NULL)
+        OR coalesce((SELECT h.prune_before IS NOT NULL FROM klaxon.audit_head AS h ORDER BY h.seq DESC LIMIT 1), false)
         OR coalesce(klaxon.checkpoint_is_due(), false)
 $$;
 COMMENT ON FUNCTION klaxon.journal_is_due() IS 'Whether the log has records of its own to take';

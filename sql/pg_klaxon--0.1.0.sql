@@ -833,21 +833,35 @@ COMMENT ON COLUMN klaxon.delivery.key_id IS 'Which key the MAC is under';
 COMMENT ON COLUMN klaxon.delivery.body_hash IS 'SHA-256 of response_body, which stays when the body is blanked';
 COMMENT ON COLUMN klaxon.delivery.mac IS 'HMAC-SHA256 of the row''s canonical encoding and the MAC before it';
 
+-- One row, updated with every batch. While any transaction holds back vacuum its former versions stay, by
+-- the hundred thousand: so it is read from the newest end of its index, and nothing that all versions have in
+-- common is in one, where every update would look at all of them for a duplicate.
 CREATE TABLE klaxon.audit_head (
     chain         uuid NOT NULL,
-    seq           bigint NOT NULL DEFAULT 0,
+    seq           bigint PRIMARY KEY DEFAULT 0,
     mac           bytea NOT NULL DEFAULT '\x0000000000000000000000000000000000000000000000000000000000000000',
     key_id        text,
-    prune_before  timestamptz,
-    only_row      boolean PRIMARY KEY DEFAULT true CHECK (only_row)
-) WITH (fillfactor = 10);
+    prune_before  timestamptz
+);
 COMMENT ON TABLE  klaxon.audit_head IS 'The end of the chain: locked for a moment by the worker that appends to it';
 COMMENT ON COLUMN klaxon.audit_head.chain IS 'The chain''s id';
 COMMENT ON COLUMN klaxon.audit_head.seq IS 'seq of the last row of klaxon.delivery';
 COMMENT ON COLUMN klaxon.audit_head.mac IS 'mac of the last row of klaxon.delivery';
 COMMENT ON COLUMN klaxon.audit_head.key_id IS 'Which key the next row must be under; null until the first';
 COMMENT ON COLUMN klaxon.audit_head.prune_before IS 'Rows of the log before this are to be removed, as far as a checkpoint reaches; null where none are';
-COMMENT ON COLUMN klaxon.audit_head.only_row IS 'There is one row';
+
+CREATE FUNCTION klaxon.refuse_second_head() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, klaxon, pg_temp AS $$
+BEGIN
+    -- Of two at once, the second waits and then sees the first.
+    LOCK TABLE klaxon.audit_head IN SHARE ROW EXCLUSIVE MODE;
+    IF EXISTS (SELECT FROM klaxon.audit_head) THEN
+        RAISE EXCEPTION 'klaxon.audit_head has its row' USING ERRCODE = '23505', HINT = 'A database has one chain.';
+    END IF;
+    RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION klaxon.refuse_second_head() IS 'Trigger: there is one chain';
+CREATE TRIGGER refuse_second_head BEFORE INSERT ON klaxon.audit_head FOR EACH ROW EXECUTE FUNCTION klaxon.refuse_second_head();
 
 CREATE FUNCTION klaxon.refuse_change() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, klaxon, pg_temp AS $$
 BEGIN
@@ -2175,14 +2189,14 @@ COMMENT ON FUNCTION klaxon.last_checkpoint() IS 'The last checkpoint in the log,
 CREATE FUNCTION klaxon.checkpoint_is_due() RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, klaxon, pg_temp AS $$
     SELECT coalesce(h.seq - c.seq >= 10000 OR h.seq > c.seq AND c.at < clock_timestamp() - interval '1 hour', false)
-    FROM klaxon.audit_head AS h, klaxon.last_checkpoint() AS c
+    FROM (SELECT h.seq FROM klaxon.audit_head AS h ORDER BY h.seq DESC LIMIT 1) AS h, klaxon.last_checkpoint() AS c
 $$;
 COMMENT ON FUNCTION klaxon.checkpoint_is_due() IS 'Whether 10,000 rows or an hour with any row have passed since the last checkpoint';
 
 CREATE FUNCTION klaxon.journal_is_due() RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, klaxon, pg_temp AS $$
     SELECT EXISTS (SELECT FROM klaxon.config_change)
-        OR EXISTS (SELECT FROM klaxon.audit_head AS h WHERE h.prune_before IS NOT NULL)
+        OR coalesce((SELECT h.prune_before IS NOT NULL FROM klaxon.audit_head AS h ORDER BY h.seq DESC LIMIT 1), false)
         OR coalesce(klaxon.checkpoint_is_due(), false)
 $$;
 COMMENT ON FUNCTION klaxon.journal_is_due() IS 'Whether the log has records of its own to take';

@@ -111,7 +111,7 @@ pub async fn claim(
     }
     transaction
         .execute(
-            "INSERT INTO klaxon.audit_head (chain) VALUES (pg_catalog.gen_random_uuid()) ON CONFLICT DO NOTHING",
+            "INSERT INTO klaxon.audit_head (chain) SELECT pg_catalog.gen_random_uuid() WHERE NOT EXISTS (SELECT FROM klaxon.audit_head)",
             &[],
         )
         .await

@@ -48,6 +48,6 @@ macro_rules! statements {
 }
 
 statements! {
-    answer_test, append, channels, cooldown, dead, disable, discover, event_types, failed, fence, first_due, head, health,
-    heartbeat, leave, lock, overflow, passed, projects, refill, register, sent, start, take_tests, tick, unlock,
+    answer_test, append, channels, cooldown, disable, discover, event_types, fence, first_due, heartbeat, leave, lock, overflow,
+    passed, projects, refill, register, sent, start, take_tests, tick, unlock, unsent,
 }

@@ -366,7 +366,7 @@ impl Klaxon {
         batch
     }
 
-    /// `sent.sql` and `failed.sql`, up to and with the COMMIT.
+    /// `sent.sql` and `unsent.sql`, up to and with the COMMIT.
     fn settle(&self, state: &mut State, worker: usize) {
         let batch = self.batch(state, worker);
         let mut settled = Set::default();

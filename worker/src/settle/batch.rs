@@ -30,7 +30,7 @@ impl Rows {
     }
 }
 
-/// What `failed.sql` takes beside its rows.
+/// What `unsent.sql` takes beside the rows to be tried again.
 #[derive(Debug, Default)]
 pub struct Failed<'a> {
     pub rows: Rows,
@@ -38,7 +38,7 @@ pub struct Failed<'a> {
     pub errors: Vec<Option<&'a str>>,
 }
 
-/// What `dead.sql` takes beside its rows.
+/// What it takes beside the rows that are given up.
 #[derive(Debug, Default)]
 pub struct Dead<'a> {
     pub rows: Rows,

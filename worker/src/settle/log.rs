@@ -35,7 +35,7 @@ pub struct Head {
 }
 
 impl Head {
-    /// Reads the row of `head.sql`.
+    /// Reads the row of `head.sql`, or the one of `sent.sql` that has no delivery.
     ///
     /// # Errors
     ///
@@ -208,7 +208,7 @@ impl<'a> Lines<'a> {
         self.seq.is_empty()
     }
 
-    /// The arguments of `append.sql`, in its order.
+    /// The arguments of `append.sql` up to the channels, in its order.
     pub fn columns(&self) -> [&(dyn ToSql + Sync); 24] {
         [
             &self.head.seq,

@@ -8,7 +8,7 @@ mod outcome;
 use std::collections::HashMap;
 use std::time::Instant;
 
-use futures_util::future::{join3, join5};
+use futures_util::future::{join3, try_join};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Row, Statement};
 use uuid::Uuid;
@@ -63,8 +63,8 @@ pub struct Settled {
     pub clock: Clock,
 }
 
-/// Writes a batch: two round trips, one transaction, at most seven statements of which an ordinary
-/// batch needs three.
+/// Writes a batch: two round trips, one transaction, at most five statements, of which an ordinary batch
+/// needs four.
 ///
 /// Rows that are gone, or that somebody else has settled since, are left alone and not logged: what
 /// this worker then did is not the database's history.
@@ -95,18 +95,13 @@ async fn transact(
 ) -> Result<Settled, SettleError> {
     let Batch { sent, failed, dead } = Batch::new(outcomes);
     // Sent one behind the other without waiting; after one fails, Postgres refuses the rest.
-    let (begun, sent_rows, failed_rows, dead_rows, head) = join5(
+    let (begun, sent_rows, unsent_rows) = join3(
         client.batch_execute("BEGIN"),
+        client.query(&statements.sent, &[&sent.ids, &sent.channels, &sent.due, &sent.attempts]),
         query_unless(
-            sent.is_empty(),
+            failed.rows.is_empty() && dead.rows.is_empty(),
             client,
-            &statements.sent,
-            &[&sent.ids, &sent.channels, &sent.due, &sent.attempts],
-        ),
-        query_unless(
-            failed.rows.is_empty(),
-            client,
-            &statements.failed,
+            &statements.unsent,
             &[
                 &failed.rows.ids,
                 &failed.rows.channels,
@@ -114,13 +109,6 @@ async fn transact(
                 &failed.rows.attempts,
                 &failed.delays,
                 &failed.errors,
-            ],
-        ),
-        query_unless(
-            dead.rows.is_empty(),
-            client,
-            &statements.dead,
-            &[
                 &dead.rows.ids,
                 &dead.rows.channels,
                 &dead.rows.due,
@@ -130,21 +118,23 @@ async fn transact(
                 &dead.reasons,
             ],
         ),
-        client.query_opt(&statements.head, &[]),
     )
     .await;
     begun?;
     // In the order of the statements: the first error is the cause, the rest only follow from it.
-    let (sent_rows, failed_rows, dead_rows, head) = (sent_rows?, failed_rows?, dead_rows?, head?);
+    let (sent_rows, unsent_rows) = (sent_rows?, unsent_rows?);
     let mut rows: HashMap<Uuid, Option<DbTime>> = HashMap::with_capacity(outcomes.len());
-    for row in sent_rows.iter().chain(&dead_rows) {
-        rows.insert(row.try_get(0)?, None);
+    let mut head = None;
+    for row in &sent_rows {
+        match row.try_get(0)? {
+            Some(id) => drop(rows.insert(id, None)),
+            None => head = Some(Head::read(row)?),
+        }
     }
-    for row in &failed_rows {
-        rows.insert(row.try_get(0)?, Some(row.try_get(1)?));
+    for row in &unsent_rows {
+        rows.insert(row.try_get(0)?, row.try_get(1)?);
     }
     let head = head.ok_or(SettleError::NoHead)?;
-    let head = Head::read(&head)?;
     let (now, clock) = (head.now, Clock::new(head.now, Instant::now()));
 
     let settled = || outcomes.iter().filter(|outcome| rows.contains_key(&outcome.ticket.id));
@@ -152,26 +142,21 @@ async fn transact(
     written.worth_writing(&mut fared, now);
     let key = log.key(&head)?;
     let lines = log.continue_from(&key, head, settled().filter(|outcome| outcome.attempt.is_some()));
-    let columns = lines.columns();
     let channels: Vec<i64> = fared.keys().copied().collect();
     let succeeded: Vec<bool> = fared.values().map(|fared| fared.succeeded).collect();
     let failures: Vec<i64> = fared.values().map(|fared| fared.failures).collect();
     let errors: Vec<Option<&str>> = fared.values().map(|fared| fared.error.as_deref()).collect();
-    let (appended, healths, committed) = join3(
+    let mut columns = lines.columns().to_vec();
+    columns.extend([&channels as &(dyn ToSql + Sync), &succeeded, &failures, &errors]);
+    // An error that Postgres does not know of, because the arguments could not be written, is the first's
+    // at once, and the COMMIT is not sent.
+    let (appended, ()) = try_join(
         query_unless(lines.is_empty(), client, &statements.append, &columns),
-        query_unless(
-            channels.is_empty(),
-            client,
-            &statements.health,
-            &[&channels, &succeeded, &failures, &errors, &now],
-        ),
         client.batch_execute("COMMIT"),
     )
-    .await;
-    appended?;
+    .await?;
     let hopeless =
-        healths?.iter().filter(|row| row.get("hopeless")).map(|row| row.get("channel_id")).collect();
-    committed?;
+        appended.iter().filter(|row| row.get("hopeless")).map(|row| row.get("channel_id")).collect();
     written.record(&fared, now);
     Ok(Settled { rows, hopeless, clock })
 }

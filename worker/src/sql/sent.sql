@@ -1,7 +1,10 @@
--- Delivered. Only where the row is as it was sent: a COMMIT whose answer was lost is not repeated.
--- Shaped so that it has one plan, a probe a delivery. A plain join on id, planned from statistics of
--- an empty outbox, walks an index from end to end, and in the wrong one; with the whole key every
--- index that fits is a good one, and LATERAL and ctid leave no other order.
+-- Delivered; and the end of the chain, locked until the batch is committed: workers append one after
+-- another. Its clock is the batch's time of attempt.
+--
+-- Deleted only where the row is as it was sent: a COMMIT whose answer was lost is not repeated. Shaped so
+-- that it has one plan, a probe a delivery. A plain join on id, planned from statistics of an empty
+-- outbox, walks an index from end to end, and in the wrong one; with the whole key every index that fits
+-- is a good one, and LATERAL and ctid leave no other order.
 -- What a digest was made of goes with it, in the same moment.
 -- $1 deliveries, $2 channels, $3 due times and $4 attempts as they were read
 WITH settled AS MATERIALIZED (
@@ -19,5 +22,10 @@ WITH settled AS MATERIALIZED (
 ), told AS (
     DELETE FROM klaxon.digest_item AS i
     WHERE i.delivery_id IS NOT NULL AND i.delivery_id = ANY (ARRAY(SELECT g.id FROM gone AS g WHERE g.event_id IS NULL))
+), head AS MATERIALIZED (
+    -- Of its one row many former versions may lie about: the first from the newest end of the index is it.
+    SELECT h.chain, h.seq, h.mac, h.key_id FROM klaxon.audit_head AS h ORDER BY h.seq DESC LIMIT 1 FOR UPDATE
 )
-SELECT g.id FROM gone AS g
+SELECT g.id, NULL::uuid AS chain, NULL::bigint AS seq, NULL::bytea AS mac, NULL::text AS key_id, NULL::timestamptz AS now FROM gone AS g
+UNION ALL
+SELECT NULL, h.chain, h.seq, h.mac, h.key_id, clock_timestamp() FROM head AS h
