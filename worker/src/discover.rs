@@ -77,7 +77,7 @@ pub async fn discover(
         let rows =
             client.query(&statements.discover, &[&xmax, &in_progress, &shards, &limit, &bytes]).await?;
         let first = rows.first().ok_or(ReadError::NoRow)?;
-        if rows.len() <= room {
+        if !first.try_get::<_, bool>("more")? {
             let (snapshot, clock) = (first.try_get::<_, &str>("snapshot")?.parse()?, clock(first)?);
             let found = rows.iter().filter(|row| !matches!(row.try_get::<_, Option<Uuid>>("id"), Ok(None)));
             let rows = found.map(fetched).collect::<Result<_, _>>()?;

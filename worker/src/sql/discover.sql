@@ -1,7 +1,8 @@
 -- What became visible since the last snapshot. One statement, so one snapshot: the one it returns is
 -- the one its rows were read under, and the next call begins where this one ended. Two index scans
 -- rather than an OR: a bitmap would be built whole before the limit could stop it.
--- One row comes back even where nothing is new, for the snapshot.
+-- One row comes back even where nothing is new, for the snapshot; and no other where there are as many as
+-- asked for, which is `more` than there is room for.
 -- $1 the last snapshot's xmax, $2 what was in progress then, $3 shards owned, $4 rows at most, $5 bytes at most
 WITH fresh AS MATERIALIZED (
     SELECT o.id, o.event_id, o.subscription_id, o.channel_id, o.due_at, o.created_at, o.attempts, o.replayed, o.event_type, o.project,
@@ -16,7 +17,7 @@ WITH fresh AS MATERIALIZED (
     LIMIT $4::bigint
 ), with_event AS (
     SELECT f.*, e.payload, e.occurred_at, e.severity
-    FROM fresh AS f
+    FROM (SELECT * FROM fresh WHERE NOT (SELECT count(*) >= $4::bigint FROM fresh)) AS f
     LEFT JOIN LATERAL (
         SELECT e.payload::text AS payload, e.occurred_at, NULL AS severity FROM klaxon.event AS e WHERE e.id = f.event_id
         UNION ALL
@@ -28,7 +29,7 @@ WITH fresh AS MATERIALIZED (
     SELECT w.*, coalesce(sum(octet_length(w.payload)) OVER (ROWS UNBOUNDED PRECEDING) - octet_length(w.payload) >= $5::bigint, false) AS cut
     FROM with_event AS w
 )
-SELECT pg_current_snapshot()::text AS snapshot, clock_timestamp() AS now,
+SELECT pg_current_snapshot()::text AS snapshot, clock_timestamp() AS now, (SELECT count(*) >= $4::bigint FROM fresh) AS more,
        b.id, b.event_id, b.subscription_id, b.channel_id, b.due_at, b.created_at, b.attempts, b.replayed, b.event_type, b.project,
        b.cooldown_task, b.held_back, b.held_for, b.severity,
        CASE WHEN NOT b.cut THEN b.payload END AS payload, b.occurred_at, b.cut
