@@ -47,7 +47,8 @@ impl Courier {
                 Err(error) => Answer::retry(error.to_string()),
             },
             Ok(Request::Mail { server, mail }) => {
-                read_mail(&**target, self.mailer.send(&server, *mail).await)
+                // Apart: a mail's conversation is large, and a request should not carry it along.
+                read_mail(&**target, Box::pin(self.mailer.send(&server, *mail)).await)
             }
         };
         sanitise::answer(answer, &**target, self.options.smtp.as_ref())

@@ -228,8 +228,9 @@ impl Guard {
         // A final dot keeps the system's search domains out.
         let absolute =
             if name.ends_with('.') || !name.contains('.') { name.to_owned() } else { format!("{name}.") };
-        match tokio::time::timeout(self.options.dns_timeout, self.resolver.lookup_ip(absolute.as_str())).await
-        {
+        // Apart, as it is large, and most of the time not needed.
+        let lookup = Box::pin(self.resolver.lookup_ip(absolute.as_str()));
+        match tokio::time::timeout(self.options.dns_timeout, lookup).await {
             Ok(Ok(found)) => Ok(found.iter().collect()),
             _ => Err(EgressError::Unresolved),
         }

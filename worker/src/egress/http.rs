@@ -127,7 +127,9 @@ impl Http {
 
     async fn dial(&self, origin: &Origin) -> Result<Connection, HttpError> {
         let limit = self.guard.options().connect_timeout;
-        let connection = Connection::open(origin, &self.tls, limit).await.map_err(HttpError::Exchange)?;
+        // Apart: what a handshake needs would be carried along by every request over a kept connection.
+        let opened = Box::pin(Connection::open(origin, &self.tls, limit)).await;
+        let connection = opened.map_err(HttpError::Exchange)?;
         self.pool.met(origin, &connection);
         Ok(connection)
     }

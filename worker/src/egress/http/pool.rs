@@ -12,8 +12,9 @@ use super::connect::Connection;
 
 /// Origins whose connections are kept.
 const ORIGINS: usize = 512;
-/// Connections kept of one origin.
-const CONNECTIONS: usize = 16;
+/// Connections kept of one origin, which may be that of many channels: as many as there are deliveries in
+/// flight, or each of the rest would make one of its own.
+const CONNECTIONS: usize = 256;
 /// How long a connection is kept that nobody uses, at least; at most twice as long.
 const IDLE: Duration = Duration::from_secs(60);
 /// How long a connection may take to be ready again after an answer that was read to its end.

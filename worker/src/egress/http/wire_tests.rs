@@ -105,8 +105,8 @@ impl Receiver {
         self.connections.load(Ordering::SeqCst)
     }
 
-    async fn thousand(&self) {
-        let posts = futures_util::stream::iter(0..1000).map(|_| self.post()).buffer_unordered(16);
+    async fn thousand(&self, at_once: usize) {
+        let posts = futures_util::stream::iter(0..1000).map(|_| self.post()).buffer_unordered(at_once);
         assert!(posts.all(|status| async move { status == 200 }).await);
     }
 }
@@ -185,16 +185,18 @@ async fn a_request_names_its_host_and_asks_for_no_encoding() {
 }
 
 #[tokio::test]
-async fn a_thousand_requests_sixteen_at_a_time_open_sixteen_connections_at_most() {
-    let receiver = Receiver::start(After::Keep).await;
-    receiver.thousand().await;
-    assert!(receiver.opened() <= 16, "{} connections", receiver.opened());
+async fn a_thousand_requests_open_as_many_connections_as_there_are_at_once() {
+    for at_once in [16, 64] {
+        let receiver = Receiver::start(After::Keep).await;
+        receiver.thousand(at_once).await;
+        assert!(receiver.opened() <= at_once, "{} connections", receiver.opened());
+    }
 }
 
 #[tokio::test]
 async fn of_http2_there_is_one_connection() {
     let mut receiver = Receiver::http2(usize::MAX).await;
-    receiver.thousand().await;
+    receiver.thousand(16).await;
     assert_eq!(receiver.opened(), 1);
     assert_eq!(receiver.heads.recv().await.unwrap(), "https://receiver.test/hook?k=v None");
 }
