@@ -6,7 +6,7 @@ use klaxon_tests::cluster::Cluster;
 use klaxon_tests::database::Database;
 use tokio_postgres::Client;
 
-use crate::ROUNDS;
+use crate::plan::Plan;
 use crate::report::Report;
 
 const BULK: i64 = 10_000;
@@ -20,15 +20,15 @@ const ONE: &str = "
     INSERT INTO klaxon.channel (name, kind, config) VALUES ('c', 'webhook', '{\"url\": \"https://x.example.com\"}');
     SELECT klaxon.subscribe(ARRAY['c'], ARRAY['run.failed'], project => 'p0', owner => NULL);";
 
-pub async fn measure(cluster: &Cluster, report: &mut Report) -> anyhow::Result<()> {
+pub async fn measure(cluster: &Cluster, plan: Plan, report: &mut Report) -> anyhow::Result<()> {
     report.section("Emitting");
-    bulk(cluster, report).await?;
-    many_subscriptions(cluster, report).await?;
-    many_globs(cluster, report).await
+    bulk(cluster, plan, report).await?;
+    many_subscriptions(cluster, plan, report).await?;
+    many_globs(cluster, plan, report).await
 }
 
 /// Bulk inserts, against a plain table of the same columns.
-async fn bulk(cluster: &Cluster, report: &mut Report) -> anyhow::Result<()> {
+async fn bulk(cluster: &Cluster, plan: Plan, report: &mut Report) -> anyhow::Result<()> {
     let database = Database::create(cluster);
     let client = database.connect().await;
     client.batch_execute(ONE).await?;
@@ -41,7 +41,7 @@ async fn bulk(cluster: &Cluster, report: &mut Report) -> anyhow::Result<()> {
         .await?;
     let (mut plain, mut silent, mut matched) = (Vec::new(), Vec::new(), Vec::new());
     // The first round fills caches and is not counted.
-    for round in 0..=ROUNDS * 3 {
+    for round in 0..=plan.rounds() * 3 {
         client.batch_execute("TRUNCATE plain, klaxon.event; DELETE FROM klaxon.outbox; CHECKPOINT").await?;
         let times = (
             insert(&client, "plain", "task.failed", BULK).await?,
@@ -65,7 +65,7 @@ async fn bulk(cluster: &Cluster, report: &mut Report) -> anyhow::Result<()> {
 }
 
 /// One subscription, and 100,000 more of other types and projects: calls, and a fresh connection.
-async fn many_subscriptions(cluster: &Cluster, report: &mut Report) -> anyhow::Result<()> {
+async fn many_subscriptions(cluster: &Cluster, plan: Plan, report: &mut Report) -> anyhow::Result<()> {
     let (few, many) = (Database::create(cluster), Database::create(cluster));
     let (at_few, at_many) = (few.connect().await, many.connect().await);
     at_few.batch_execute(ONE).await?;
@@ -86,7 +86,7 @@ async fn many_subscriptions(cluster: &Cluster, report: &mut Report) -> anyhow::R
         client.batch_execute("VACUUM ANALYZE").await?;
     }
     let (mut one, mut all) = (Vec::new(), Vec::new());
-    for round in 0..=ROUNDS * 3 {
+    for round in 0..=plan.rounds() * 3 {
         let times = (calls(&at_few).await?, calls(&at_many).await?);
         if round > 0 {
             one.push(times.0);
@@ -102,7 +102,7 @@ async fn many_subscriptions(cluster: &Cluster, report: &mut Report) -> anyhow::R
     );
 
     let mut more = Vec::new();
-    for _ in 0..ROUNDS * 7 {
+    for _ in 0..plan.rounds() * 7 {
         let (base, met) = (first_event(&few).await?, first_event(&many).await?);
         more.push((met - base) * 1000.0);
     }
@@ -114,7 +114,7 @@ async fn many_subscriptions(cluster: &Cluster, report: &mut Report) -> anyhow::R
 }
 
 /// 1,000 subscriptions of one type and project, each with a glob of its own.
-async fn many_globs(cluster: &Cluster, report: &mut Report) -> anyhow::Result<()> {
+async fn many_globs(cluster: &Cluster, plan: Plan, report: &mut Report) -> anyhow::Result<()> {
     let (few, many) = (Database::create(cluster), Database::create(cluster));
     let (at_few, at_many) = (few.connect().await, many.connect().await);
     for client in [&at_few, &at_many] {
@@ -133,7 +133,7 @@ async fn many_globs(cluster: &Cluster, report: &mut Report) -> anyhow::Result<()
         ))
         .await?;
     let mut more = Vec::new();
-    for round in 0..=ROUNDS * 3 {
+    for round in 0..=plan.rounds() * 3 {
         let (base, met) = (named(&at_few).await?, named(&at_many).await?);
         if round > 0 {
             more.push((met - base) / BULK as f64 * 1e6);

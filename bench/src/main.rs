@@ -1,19 +1,25 @@
 //! What `make bench` measures: medians of alternating rounds on one machine, and ratios wherever there
 //! is something to compare to, because absolute figures are that machine's.
 //!
-//! Writes `docs/benchmarks.md`. Arguments choose among `emit`, `wakeup` and `deliver`; without any, both run and
-//! the file is written.
+//! Writes `docs/benchmarks.md`. Arguments choose among the modules below; without any, all of them run and the
+//! file is written. `QUICK=1` in the environment measures less of each.
 
+mod backlog;
+mod cpu;
 mod deliver;
 mod emit;
+mod latency;
+mod plan;
 mod report;
+mod sink;
+mod snapshot;
+mod stage;
 mod wakeup;
+mod work;
 
 use klaxon_tests::cluster::Cluster;
+use plan::Plan;
 use report::Report;
-
-/// Rounds of what takes seconds; shorter things take a multiple of it.
-pub const ROUNDS: usize = 3;
 
 /// The settings of the cluster: durable, and with room for the working set.
 pub const SETTINGS: [(&str, &str); 4] =
@@ -23,22 +29,35 @@ pub const SETTINGS: [(&str, &str); 4] =
 async fn main() -> anyhow::Result<()> {
     let chosen: Vec<String> = std::env::args().skip(1).collect();
     let wanted = |name: &str| chosen.is_empty() || chosen.iter().any(|chosen| chosen == name);
-    let cluster = Cluster::start(&SETTINGS)?;
-    let mut report = Report::new(
-        "Written by `make bench`: medians of alternating rounds, with minimum and maximum, on the machine it ran on. \
-         The cluster is durable (`fsync`, `synchronous_commit` on), the receiver verifies every signature.",
-    );
+    let plan = Plan::of_environment();
+    let mut report = Report::new(&format!(
+        "Written by `make bench{}`: medians of alternating rounds, with minimum and maximum, on the machine it ran on. \
+         The cluster is durable (`fsync`, `synchronous_commit` on); the receiver costs as little as one can, and checks \
+         that everything arrives.",
+        if plan.is_quick() { " QUICK=1" } else { "" }
+    ));
     if wanted("emit") {
-        emit::measure(&cluster, &mut report).await?;
+        emit::measure(&Cluster::start(&SETTINGS)?, plan, &mut report).await?;
     }
     if wanted("wakeup") {
-        wakeup::measure(&mut report).await?;
+        wakeup::measure(plan, &mut report).await?;
+    }
+    if wanted("latency") {
+        latency::measure(plan, &mut report).await?;
     }
     if wanted("deliver") {
-        deliver::measure(&cluster, &mut report).await?;
+        deliver::measure(plan, &mut report).await?;
+    }
+    if wanted("work") {
+        work::measure(plan, &mut report).await?;
+    }
+    if wanted("backlog") {
+        backlog::measure(plan, &mut report).await?;
+    }
+    if wanted("snapshot") {
+        snapshot::measure(plan, &mut report).await?;
     }
     let text = report.into_text();
-    print!("{text}");
     if chosen.is_empty() {
         std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/benchmarks.md"), text)?;
     }

@@ -1,7 +1,5 @@
 //! The table that is printed and kept: medians, with what they ranged between.
 
-use std::fmt::Write as _;
-
 /// A Markdown table, filled row by row.
 #[derive(Debug)]
 pub struct Report(String);
@@ -9,20 +7,29 @@ pub struct Report(String);
 impl Report {
     /// An empty table under a heading and an introduction.
     pub fn new(introduction: &str) -> Self {
-        Self(format!("# Benchmarks\n\n{introduction}\n"))
+        let mut report = Self(String::new());
+        report.add(&format!("# Benchmarks\n\n{introduction}\n"));
+        report
+    }
+
+    /// What is known is shown at once: the rest may take long.
+    fn add(&mut self, text: &str) {
+        print!("{text}");
+        self.0.push_str(text);
     }
 
     /// Begins a table.
     pub fn section(&mut self, title: &str) {
-        let _ = write!(self.0, "\n## {title}\n\n| | median | minimum | maximum |\n|---|---|---|---|\n");
+        self.add(&format!("\n## {title}\n\n| | median | minimum | maximum |\n|---|---|---|---|\n"));
     }
 
     /// A row of values in one unit.
     pub fn row(&mut self, what: &str, values: &[f64]) {
         let mut sorted = values.to_vec();
-        let middle = median(&mut sorted);
+        sorted.sort_by(f64::total_cmp);
         let (least, most) = (sorted[0], sorted[sorted.len() - 1]);
-        let _ = writeln!(self.0, "| {what} | {} | {} | {} |", figure(middle), figure(least), figure(most));
+        let middle = quantile(&sorted, 0.5);
+        self.add(&format!("| {what} | {} | {} | {} |\n", figure(middle), figure(least), figure(most)));
     }
 
     /// A row of what `count` things in each of these times come to a second.
@@ -43,9 +50,10 @@ impl Report {
     }
 }
 
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+/// The value below which this share of the ascending values lies.
+pub fn quantile(sorted: &[f64], share: f64) -> f64 {
+    let at = (sorted.len() as f64 * share) as usize;
+    sorted[at.min(sorted.len() - 1)]
 }
 
 fn figure(value: f64) -> String {

@@ -3,21 +3,19 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
-use klaxon_tests::cluster::Cluster;
 use klaxon_tests::database::Database;
 use klaxon_tests::until::until;
 use tokio_postgres::Client;
 
+use crate::plan::Plan;
 use crate::report::Report;
-use crate::{ROUNDS, SETTINGS};
+use crate::stage::preloaded;
 
 const CLIENTS: usize = 32;
 const ROUND: Duration = Duration::from_secs(3);
 
-pub async fn measure(report: &mut Report) -> anyhow::Result<()> {
-    let settings: Vec<(&str, &str)> =
-        SETTINGS.into_iter().chain([("shared_preload_libraries", "pg_klaxon")]).collect();
-    let cluster = Cluster::start(&settings)?;
+pub async fn measure(plan: Plan, report: &mut Report) -> anyhow::Result<()> {
+    let cluster = preloaded("pg_klaxon")?;
     let database = Database::create(&cluster);
     let client = database.connect().await;
     client.batch_execute(&format!("ALTER SYSTEM SET klaxon.relay_database = '{}'", database.name)).await?;
@@ -37,7 +35,7 @@ pub async fn measure(report: &mut Report) -> anyhow::Result<()> {
         sessions.push(database.connect().await);
     }
     let (mut poll, mut relay, mut notify) = (Vec::new(), Vec::new(), Vec::new());
-    for round in 0..=ROUNDS {
+    for round in 0..=plan.rounds() {
         let times = (
             commits(&sessions, "poll").await?,
             commits(&sessions, "relay").await?,
