@@ -71,6 +71,26 @@ impl<'c> Scene<'c> {
         self.flags.extend(["--connect-to".into(), connect_to]);
     }
 
+    /// As [`Scene::connect`], before those there are: the first that fits counts.
+    pub fn connect_first(&mut self, connect_to: String) {
+        self.flags.splice(0..0, ["--connect-to".into(), connect_to]);
+    }
+
+    /// The worker's settings that are given by the environment rather than by flags, for the worker or
+    /// command that is started next.
+    pub fn environment(&mut self, name: &str, value: &str) {
+        self.installation.environment(name, value);
+    }
+
+    /// Another `database-url` for the worker that is started next.
+    ///
+    /// # Panics
+    /// When the scene has none yet.
+    pub fn database_url(&mut self, url: String) {
+        let at = self.flags.iter().position(|flag| flag == "--database-url").expect("there is one");
+        self.flags[at + 1] = url;
+    }
+
     /// Starts a mail server with these mailboxes that the worker will reach.
     ///
     /// # Panics

@@ -56,6 +56,7 @@ pub fn command() -> Command {
 /// What `klaxon init` writes, in a folder of its own.
 pub struct Installation {
     folder: tempfile::TempDir,
+    environment: Vec<(String, String)>,
 }
 
 impl Installation {
@@ -65,7 +66,12 @@ impl Installation {
     /// When there is no temporary folder.
     #[must_use]
     pub fn empty() -> Self {
-        Self { folder: tempfile::tempdir().expect("a temporary folder") }
+        Self { folder: tempfile::tempdir().expect("a temporary folder"), environment: Vec::new() }
+    }
+
+    /// A variable for what is run or started from here on.
+    pub fn environment(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
     }
 
     /// Runs `klaxon init` against a database, as its superuser.
@@ -97,6 +103,7 @@ impl Installation {
     /// When it does not start or does not end.
     pub async fn run(&self, arguments: &[&str]) -> Output {
         let mut command = command();
+        command.envs(self.environment.iter().cloned());
         let output = command.args(arguments).arg("--config").arg(self.config()).output();
         within(&format!("klaxon {}", arguments.join(" ")), output).await.expect("klaxon starts")
     }
@@ -108,6 +115,7 @@ impl Installation {
     #[must_use]
     pub fn start(&self, flags: &[String]) -> Worker {
         let mut command = command();
+        command.envs(self.environment.iter().cloned());
         command.arg("run").arg("--config").arg(self.config()).args(flags);
         command.args(["--log-format", "json"]);
         // Tests run side by side; nobody scrapes these.
