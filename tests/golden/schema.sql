@@ -10,9 +10,9 @@ SELECT p.proname AS public_may FROM pg_proc AS p, aclexplode(coalesce(p.proacl, 
 WHERE p.pronamespace = 'klaxon'::regnamespace AND a.grantee = 0 ORDER BY 1;
 SELECT a.privilege_type AS public_may FROM pg_namespace AS n, aclexplode(n.nspacl) AS a WHERE n.nspname = 'klaxon' AND a.grantee = 0;
 
--- Functions with the rights of their owner name their search_path.
+-- Functions with the rights of their owner have this search_path and no other.
 SELECT p.proname AS careless FROM pg_proc AS p
-WHERE p.pronamespace = 'klaxon'::regnamespace AND p.prosecdef AND NOT coalesce(p.proconfig::text LIKE '%search_path=%', false) ORDER BY 1;
+WHERE p.pronamespace = 'klaxon'::regnamespace AND p.prosecdef AND NOT coalesce('search_path=pg_catalog, klaxon, pg_temp' = ANY (p.proconfig), false) ORDER BY 1;
 
 -- Tables, who may see them, and whether rows are guarded and dumped.
 SELECT c.relname, c.relrowsecurity AS guarded, c.oid = ANY (e.extconfig) AS dumped,
