@@ -241,3 +241,5 @@ impl Guard {
 mod resolve_tests;
 #[cfg(test)]
 pub mod tests;
+#[cfg(test)]
+mod url_tests;

@@ -12,21 +12,21 @@ use super::*;
 
 /// What the name server says of every name: its addresses, and for how many seconds.
 #[derive(Clone, Default)]
-struct Zone {
-    v4: Vec<Ipv4Addr>,
-    v6: Vec<Ipv6Addr>,
-    ttl: u32,
-    silent: bool,
+pub struct Zone {
+    pub v4: Vec<Ipv4Addr>,
+    pub v6: Vec<Ipv6Addr>,
+    pub ttl: u32,
+    pub silent: bool,
 }
 
-struct Dns {
+pub struct Dns {
     zone: Arc<Mutex<Zone>>,
     asked: Arc<AtomicUsize>,
-    guard: Guard,
+    pub guard: Arc<Guard>,
 }
 
 impl Dns {
-    async fn serving(zone: Zone, options: GuardOptions) -> Self {
+    pub async fn serving(zone: Zone, options: GuardOptions) -> Self {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = socket.local_addr().unwrap().port();
         let (zone, asked) = (Arc::new(Mutex::new(zone)), Arc::new(AtomicUsize::new(0)));
@@ -47,7 +47,12 @@ impl Dns {
         let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
         let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
         *builder.options_mut() = ResolverOpts::default();
-        Self { zone, asked, guard: Guard::with_resolver(options, builder).unwrap() }
+        Self { zone, asked, guard: Arc::new(Guard::with_resolver(options, builder).unwrap()) }
+    }
+
+    /// How many queries there were.
+    pub fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
     }
 
     async fn target(&self) -> Result<Vec<SocketAddr>, EgressError> {
@@ -87,7 +92,7 @@ fn reply(query: &[u8], zone: &Zone) -> Vec<u8> {
     reply
 }
 
-const PUBLIC: Ipv4Addr = Ipv4Addr::new(93, 184, 216, 34);
+pub const PUBLIC: Ipv4Addr = Ipv4Addr::new(93, 184, 216, 34);
 const OTHER: Ipv4Addr = Ipv4Addr::new(93, 184, 216, 33);
 const PUBLIC_6: Ipv6Addr = Ipv6Addr::new(0x2606, 0x4700, 0, 0, 0, 0, 0, 1);
 
@@ -138,9 +143,9 @@ async fn an_answer_is_believed_no_longer_than_the_operator_says() {
             let zone = Zone { v4, ttl: 86_400, ..Zone::default() };
             let dns = Dns::serving(zone, GuardOptions { dns_ttl, ..options() }).await;
             let first = dns.target().await;
-            let asked = dns.asked.load(Ordering::SeqCst);
+            let asked = dns.asked();
             assert_eq!(dns.target().await, first);
-            assert_eq!(dns.asked.load(Ordering::SeqCst) > asked, asked_again, "{first:?} {dns_ttl:?}");
+            assert_eq!(dns.asked() > asked, asked_again, "{first:?} {dns_ttl:?}");
         }
     }
 }
