@@ -1,5 +1,6 @@
 //! What every kind says, before it says it in its own form.
 
+use std::cell::OnceCell;
 use std::time::Duration;
 
 use crate::title::title;
@@ -32,8 +33,8 @@ pub struct Message<'a> {
     pub digest: Option<Digest>,
     /// What the channel's template says in the place of facts and failures.
     pub body: Option<String>,
-    /// The heading.
-    pub title: String,
+    /// The heading, once it has been asked for.
+    pub(crate) title: OnceCell<String>,
     /// Where to read on, as it was given.
     pub url: Option<String>,
     /// The same as a link that every client takes for the one it is.
@@ -50,22 +51,17 @@ impl<'a> Message<'a> {
     pub fn new(channel: &'a Channel, delivery: &'a Delivery, options: &'a Options) -> Self {
         let payload = RawPayload::new(delivery.payload.get());
         let project = delivery.project.as_deref();
-        let name = project.map(|project| project.name.as_deref().unwrap_or(&project.slug));
         let url = payload
             .text("url")
             .filter(|url| link(url).is_some())
             .or_else(|| project.and_then(|project| project.url.clone()))
             .or_else(|| options.site_url.clone());
         let digest = delivery.is_digest().then(|| Digest::read(&delivery.payload, project));
-        let title = match &digest {
-            Some(digest) => digest.title(name),
-            None => title(&delivery.event_type, name, &payload),
-        };
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let mut message = Self {
             digest,
             body: None,
-            title,
+            title: OnceCell::new(),
             link: url.as_deref().and_then(link).map(String::from),
             url,
             payload,
@@ -78,10 +74,26 @@ impl<'a> Message<'a> {
         if let Some(template) = rules.and_then(|rules| rules.template.as_ref()) {
             let words = template::words(template, &message);
             let title = words.title.map(|title| one_line(&title, TITLE)).filter(|title| !title.is_empty());
-            message.title = title.unwrap_or(message.title);
+            message.title = title.map_or_else(OnceCell::new, OnceCell::from);
             message.body = words.body.map(|body| lines(&body)).filter(|body| !body.is_empty());
         }
         message
+    }
+
+    /// The heading. Thought of when it is asked for: a webhook's receiver is told what happened, not how to
+    /// say it.
+    pub fn title(&self) -> &str {
+        self.title.get_or_init(|| {
+            let name = self
+                .delivery
+                .project
+                .as_deref()
+                .map(|project| project.name.as_deref().unwrap_or(&project.slug));
+            match &self.digest {
+                Some(digest) => digest.title(name),
+                None => title(&self.delivery.event_type, name, &self.payload),
+            }
+        })
     }
 
     /// When it happened, RFC 3339 in UTC, whose years are 0000 to 9999.
@@ -189,7 +201,7 @@ impl<'a> Message<'a> {
 
     /// Title, facts, entries and what was held back, as plain lines.
     pub fn plain(&self) -> String {
-        format!("{}\n\n{}", self.title, self.text())
+        format!("{}\n\n{}", self.title(), self.text())
     }
 
     /// The same without the title.

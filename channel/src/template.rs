@@ -69,7 +69,7 @@ pub fn words(template: &Template, message: &Message<'_>) -> Words {
         "project": project.map(|project| project.name.as_deref().unwrap_or(&project.slug)),
         "data": data,
         "url": message.url,
-        "title": message.title,
+        "title": message.title(),
         "severity": delivery.severity.map(Severity::as_str),
         "held_back": held_back,
     })));

@@ -189,7 +189,7 @@ impl Form for Email {
         let mut mail = Mail::builder()
             .from(Mailbox::new(Some(name.to_owned()), from))
             // What would be an encoded word (RFC 2047) is none.
-            .subject(one_line(&message.title, SUBJECT).replace("=?", "=\u{200b}?"))
+            .subject(one_line(message.title(), SUBJECT).replace("=?", "=\u{200b}?"))
             .message_id(Some(format!("<{}@{domain}>", message.delivery.id)))
             .references(thread.clone())
             .in_reply_to(thread)
@@ -287,7 +287,7 @@ fn html(message: &Message<'_>) -> String {
          <body style=\"font:16px/1.45 system-ui,sans-serif;color:#222;max-width:640px;overflow-wrap:anywhere;word-break:break-word;margin:0 auto;padding:16px\">\
          <h1 style=\"font-size:20px;margin:0 0 12px\">{}</h1>{body}<table style=\"border-collapse:collapse\">{rows}</table>{failures}{held}{link}\
          <p style=\"color:#888;font-size:13px\">{}, {}</p></body></html>",
-        escape(&message.title),
+        escape(message.title()),
         escape(&message.channel.name),
         message.occurred_at()
     )

@@ -100,7 +100,7 @@ impl Form for Ntfy {
         let mut body = json!({
             "topic": self.topic,
             // Decoded as a mail's subject is, were it not for the space.
-            "title": cut(&message.title.replace("=?", "=\u{200b}?"), TITLE),
+            "title": cut(&message.title().replace("=?", "=\u{200b}?"), TITLE),
             "message": cut_bytes(text.trim(), TEXT),
             "priority": priority(message.delivery.severity),
             "tags": [tag(message)],

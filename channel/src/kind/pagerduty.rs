@@ -115,7 +115,7 @@ impl Form for Pagerduty {
                 .or(delivery.severity)
                 .unwrap_or(self.severity_default);
             event["payload"] = json!({
-                "summary": cut(&message.title, SUMMARY),
+                "summary": cut(message.title(), SUMMARY),
                 "source": project.unwrap_or("pg_klaxon"),
                 "severity": severity.as_str(),
                 "timestamp": message.occurred_at(),

@@ -99,7 +99,7 @@ impl Form for Slack {
 
 /// Values stand in plain text alone: a payload's asterisks, backticks and colons are its own.
 fn body(message: &Message<'_>) -> Value {
-    let mut blocks = vec![json!({"type": "header", "text": plain(&message.title, HEADER)})];
+    let mut blocks = vec![json!({"type": "header", "text": plain(message.title(), HEADER)})];
     let facts = message.facts();
     let fields: Vec<Value> =
         facts.iter().take(FIELDS).map(|(label, value)| plain(&format!("{label}\n{value}"), FIELD)).collect();
@@ -122,6 +122,6 @@ fn body(message: &Message<'_>) -> Value {
             {"type": "button", "text": plain("Open", HEADER), "url": url}
         ]}));
     }
-    let text = escaped(&message.title, TEXT, escape);
+    let text = escaped(message.title(), TEXT, escape);
     json!({"text": text, "mrkdwn": false, "blocks": blocks, "unfurl_links": false})
 }

@@ -84,7 +84,7 @@ fn envelope(message: &Message<'_>, length: usize) -> Value {
 fn card(message: &Message<'_>, length: usize) -> Value {
     let text = |text: &str| run(text, length);
     let mut body = vec![json!({"type": "RichTextBlock", "inlines": [
-        with(text(&message.title), &[("size", "large"), ("weight", "bolder")])
+        with(text(message.title()), &[("size", "large"), ("weight", "bolder")])
     ]})];
     body.extend(message.facts().iter().map(|(label, value)| {
         let label = with(text(&format!("{label}: ")), &[("weight", "bolder")]);
