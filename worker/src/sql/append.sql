@@ -10,9 +10,11 @@ WITH head AS (
     INSERT INTO klaxon.delivery
         (seq, delivery_id, attempt, event_id, event_type, project, subscription_id, channel_id, channel_name, channel_kind, status,
          response_code, error, response_body, duration_ms, detail, body_hash, mac, attempted_at, worker, chain, key_id)
-    SELECT a.*, $21::timestamptz, $22::uuid, $23::uuid, $24::text
-    FROM unnest($3::bigint[], $4::uuid[], $5::integer[], $6::uuid[], $7::text[], $8::text[], $9::bigint[], $10::bigint[], $11::text[], $12::text[],
-                $13::text[], $14::integer[], $15::text[], $16::text[], $17::integer[], $18::text[], $19::bytea[], $20::bytea[]) AS a
+    -- Side by side rather than from one unnest of all, which would write each column out by itself first.
+    SELECT unnest($3::bigint[]), unnest($4::uuid[]), unnest($5::integer[]), unnest($6::uuid[]), unnest($7::text[]), unnest($8::text[]),
+           unnest($9::bigint[]), unnest($10::bigint[]), unnest($11::text[]), unnest($12::text[]), unnest($13::text[]), unnest($14::integer[]),
+           unnest($15::text[]), unnest($16::text[]), unnest($17::integer[]), unnest($18::text[]), unnest($19::bytea[]), unnest($20::bytea[]),
+           $21::timestamptz, $22::uuid, $23::uuid, $24::text
 )
 INSERT INTO klaxon.channel_state AS s (channel_id, failing_since, failures, last_success_at, last_failure_at, last_error)
 SELECT h.channel_id, CASE WHEN h.failures > 0 THEN $21::timestamptz END, h.failures, CASE WHEN h.succeeded THEN $21 END,

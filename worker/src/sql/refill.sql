@@ -1,6 +1,7 @@
 -- The next rows of several channels, each from its mark on: one index range a channel, however many
 -- rows wait behind it and however many were settled before it. One row more than there is room for,
--- to see where the rest begins. Past the bound on bytes a row comes without its payload, as `cut`.
+-- to see where the rest begins. Past the bound on bytes a row comes without its payload, as `cut`. The time
+-- is the statement's: with a clock that moves, each step would be written out before the next.
 -- $1 channels, $2 and $3 where each begins, $4 room for each, $5 bytes at most
 WITH next AS MATERIALIZED (
     SELECT o.*
@@ -19,19 +20,19 @@ WITH next AS MATERIALIZED (
     LEFT JOIN LATERAL (
         -- What is not yet due is only looked at for its time.
         SELECT e.payload::text AS payload, e.occurred_at, NULL AS severity FROM klaxon.event AS e
-        WHERE e.id = n.event_id AND n.due_at <= clock_timestamp()
+        WHERE e.id = n.event_id AND n.due_at <= statement_timestamp()
         UNION ALL
         SELECT d.payload::text, n.created_at, d.payload ->> 'severity' FROM klaxon.digest_payload(n.id) AS d (payload)
-        WHERE n.event_id IS NULL AND n.event_type = 'digest' AND n.due_at <= clock_timestamp()
+        WHERE n.event_id IS NULL AND n.event_type = 'digest' AND n.due_at <= statement_timestamp()
         OFFSET 0
     ) AS e ON true
 ), bounded AS (
     SELECT w.*,
-           w.due_at > clock_timestamp()
+           w.due_at > statement_timestamp()
            OR coalesce(sum(octet_length(w.payload)) OVER (ROWS UNBOUNDED PRECEDING) - octet_length(w.payload) >= $5::bigint, false) AS cut
     FROM with_event AS w
 )
-SELECT clock_timestamp() AS now,
+SELECT statement_timestamp() AS now,
        b.id, b.event_id, b.subscription_id, b.channel_id, b.due_at, b.created_at, b.attempts, b.replayed, b.event_type, b.project,
        b.cooldown_task, b.held_back, b.held_for, b.severity,
        CASE WHEN NOT b.cut THEN b.payload END AS payload, b.occurred_at, b.cut

@@ -9,7 +9,9 @@
 -- $1 deliveries, $2 channels, $3 due times and $4 attempts as they were read
 WITH settled AS MATERIALIZED (
     SELECT o.ctid
-    FROM unnest($1::uuid[], $2::bigint[], $3::timestamptz[], $4::integer[]) AS s (id, channel_id, due_at, attempts)
+    FROM (
+        SELECT unnest($1::uuid[]) AS id, unnest($2::bigint[]) AS channel_id, unnest($3::timestamptz[]) AS due_at, unnest($4::integer[]) AS attempts
+    ) AS s
     CROSS JOIN LATERAL (
         SELECT o.ctid FROM klaxon.outbox AS o
         WHERE o.id = s.id AND o.channel_id = s.channel_id AND o.due_at = s.due_at AND o.attempts = s.attempts
