@@ -62,7 +62,8 @@ pub async fn measure(plan: Plan, report: &mut Report) -> anyhow::Result<()> {
     report.row("rows inserted into the audit log", &logged);
     report.row("rows written to any other table but the events", &others);
 
-    // Nothing to do: what is left is the heartbeat.
+    // Nothing to do, once the log has said what there is to say of itself: what is left is the heartbeat.
+    tokio::time::sleep(Duration::from_secs(8)).await;
     let (mut idle, seconds) = (Vec::new(), plan.pick(5, 20));
     for _ in 0..plan.rounds() {
         client.batch_execute("SELECT pg_stat_statements_reset()").await?;
