@@ -16,7 +16,7 @@ endif
 # Root installs at once; others through sudo, unless they own Postgres' folders.
 SUDO := $(shell [ "$$(id -u)" -eq 0 ] || [ -w "$$($(PG_CONFIG) --pkglibdir 2>/dev/null)" ] || echo sudo)
 
-.PHONY: setup setup-system build install demo test test-pg test-client proof lint bench package schema clean-install
+.PHONY: setup setup-system build install demo test test-pg test-client histories proof lint bench package schema clean-install
 .DEFAULT_GOAL := build
 
 setup: ## a bare Debian 12 with Rust becomes a working tool chain
@@ -59,6 +59,12 @@ test-pg:
 
 test-client:
 	KLAXON_BIN=$(CURDIR)/target/release/klaxon cargo test -p klaxon-tests
+
+histories: setup ## two workers under the randomised histories, for HISTORY_SECONDS
+	$(MAKE) install PROFILE=release
+	KLAXON_HISTORY_SECONDS=$(HISTORY_SECONDS) KLAXON_BIN=$(CURDIR)/target/release/klaxon \
+		cargo test -p klaxon-tests --test histories -- --nocapture
+HISTORY_SECONDS ?= 600
 
 proof: ## the model of discovery, ownership and settling, to wider bounds than `make test` has time for
 	cargo test -p klaxon-proof -- --include-ignored --nocapture --test-threads=1

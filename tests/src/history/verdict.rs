@@ -1,0 +1,283 @@
+//! Whether what arrived is what was committed.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+use super::arrivals::Arrival;
+use super::faults::{Aftermath, Incident};
+use super::ledger::Entries;
+
+/// What a worker has in flight (256), answered and waiting to be settled (500) or being written (500)
+/// when something happens to it is what may be sent again, and no more.
+const AT_RISK: usize = 256 + 2 * 500;
+/// What had been sent when something happened may arrive a little later.
+const LATE: f64 = 1.0;
+/// A session may have ended a little before its worker logs that.
+const NOTICED: f64 = 2.0;
+
+/// One row of the audit log.
+#[derive(Debug)]
+pub struct Record {
+    delivery: Uuid,
+    attempt: i32,
+    status: String,
+    code: Option<i32>,
+}
+
+/// Everything there is to judge by.
+#[derive(Debug)]
+pub struct Evidence {
+    /// What the clients know.
+    pub entries: Entries,
+    /// What the receiver got.
+    pub arrivals: Vec<Arrival>,
+    /// What befell.
+    pub aftermath: Aftermath,
+    /// The audit log.
+    pub records: Vec<Record>,
+}
+
+/// Figures of a history that was judged.
+#[derive(Debug, Default)]
+pub struct Verdict {
+    /// What is wrong.
+    pub wrongs: Vec<String>,
+    /// Deliveries that were to be made.
+    pub expected: usize,
+    /// Requests.
+    pub arrivals: usize,
+    /// Requests beyond the first of an attempt, by what they came after.
+    pub repeated: BTreeMap<&'static str, usize>,
+    /// Sessions that workers say they lost.
+    pub lost_sessions: usize,
+}
+
+/// Reads the attempts of the audit log.
+///
+/// # Panics
+/// When the session breaks.
+pub async fn records(client: &Client) -> Vec<Record> {
+    let sql =
+        "SELECT delivery_id, attempt, status, response_code FROM klaxon.delivery WHERE kind = 'attempt'";
+    let rows = client.query(sql, &[]).await.expect("the log reads");
+    let record = |row: &tokio_postgres::Row| Record {
+        delivery: row.get(0),
+        attempt: row.get(1),
+        status: row.get(2),
+        code: row.get(3),
+    };
+    rows.iter().map(record).collect()
+}
+
+/// The sessions that workers say they lost.
+///
+/// # Panics
+/// When the session breaks.
+pub async fn losses(client: &Client, aftermath: &Aftermath) -> Vec<Incident> {
+    let lost = aftermath.log.iter().filter(|line| line.message() == "cannot reach postgres");
+    let times: Vec<&str> = lost.filter_map(|line| line.0["timestamp"].as_str()).collect();
+    let sql = "SELECT extract(epoch FROM at::timestamptz)::double precision FROM unnest($1::text[]) AS at";
+    let rows = client.query(sql, &[&times]).await.expect("the workers' clocks read");
+    let loss = |at: f64| Incident { fault: "a lost session", from: at - NOTICED, until: at };
+    rows.iter().map(|row| loss(row.get(0))).collect()
+}
+
+impl Evidence {
+    /// Judges. `losses` are incidents, too.
+    #[must_use]
+    pub fn judge(&self, losses: Vec<Incident>) -> Verdict {
+        let mut verdict =
+            Verdict { arrivals: self.arrivals.len(), lost_sessions: losses.len(), ..Verdict::default() };
+        let incidents = self.aftermath.incidents.iter().copied().chain(losses).collect::<Vec<_>>();
+        self.nothing_missing_nothing_else(&mut verdict);
+        self.log_and_arrivals_agree(&mut verdict);
+        self.repetitions_have_a_reason(&incidents, &mut verdict);
+        verdict
+    }
+
+    /// Every committed event arrived at every channel that is to hear of it, under one id; nothing else did.
+    fn nothing_missing_nothing_else(&self, verdict: &mut Verdict) {
+        let mut arrived: HashMap<(Uuid, &str), HashSet<Uuid>> = HashMap::new();
+        for arrival in self.arrivals.iter().filter(|arrival| arrival.status == 200) {
+            arrived.entry((arrival.event, arrival.channel.as_str())).or_default().insert(arrival.delivery);
+        }
+        let mut expected = HashSet::new();
+        for (event, kind) in &self.entries.committed {
+            for channel in kind.channels() {
+                expected.insert((*event, channel));
+                match arrived.get(&(*event, channel)).map_or(0, HashSet::len) {
+                    0 => verdict.wrong(format!("{event} ({kind:?}) never arrived at {channel}")),
+                    1 => {}
+                    _ => verdict.wrong(format!("{event} arrived at {channel} as several deliveries")),
+                }
+            }
+        }
+        verdict.expected = expected.len();
+        for arrival in &self.arrivals {
+            let Arrival { event, channel, .. } = arrival;
+            if self.entries.rolled_back.contains(event) {
+                verdict.wrong(format!("{event} was rolled back, and arrived at {channel}"));
+            } else if !expected.contains(&(*event, channel.as_str())) {
+                verdict.wrong(format!("{event} is not for {channel}, and arrived there"));
+            }
+        }
+    }
+
+    /// An attempt that arrived is one row of the log, which says what it was answered; a delivery is sent once.
+    fn log_and_arrivals_agree(&self, verdict: &mut Verdict) {
+        let answers: HashMap<(Uuid, i32), u16> = self
+            .arrivals
+            .iter()
+            .map(|arrival| ((arrival.delivery, arrival.attempt), arrival.status))
+            .collect();
+        let (mut logged, mut sent) = (HashSet::new(), HashSet::new());
+        for Record { delivery, attempt, status, code } in &self.records {
+            if !logged.insert((*delivery, *attempt)) {
+                verdict.wrong(format!("attempt {attempt} of {delivery} is two rows of the log"));
+            }
+            if status == "sent" && !sent.insert(*delivery) {
+                verdict.wrong(format!("{delivery} was logged as sent twice"));
+            }
+            let answered = answers.get(&(*delivery, *attempt)).copied().map(i32::from);
+            if code.is_some() && answered != *code {
+                verdict.wrong(format!(
+                    "attempt {attempt} of {delivery}: logged {code:?}, answered {answered:?}"
+                ));
+            }
+        }
+        for (delivery, attempt) in answers.keys().filter(|attempt| !logged.contains(attempt)) {
+            verdict.wrong(format!("attempt {attempt} of {delivery} arrived and is not in the log"));
+        }
+        if sent.len() != verdict.expected {
+            verdict.wrong(format!("{} deliveries were logged as sent, of {}", sent.len(), verdict.expected));
+        }
+    }
+
+    /// What arrived twice did so around something that befell a worker, and no more than that had at risk.
+    fn repetitions_have_a_reason(&self, incidents: &[Incident], verdict: &mut Verdict) {
+        let mut times: HashMap<(Uuid, i32), Vec<f64>> = HashMap::new();
+        for arrival in &self.arrivals {
+            times.entry((arrival.delivery, arrival.attempt)).or_default().push(arrival.at);
+        }
+        let mut blamed = vec![0; incidents.len()];
+        for ((delivery, attempt), mut times) in times {
+            times.sort_by(f64::total_cmp);
+            for pair in times.windows(2) {
+                let (first, again) = (pair[0], pair[1]);
+                let between = |incident: &Incident| incident.from <= again && incident.until >= first - LATE;
+                match incidents.iter().position(between) {
+                    Some(at) => {
+                        blamed[at] += 1;
+                        *verdict.repeated.entry(incidents[at].fault).or_default() += 1;
+                    }
+                    None => verdict.wrong(format!(
+                        "attempt {attempt} of {delivery} arrived at {first:.3} and again at {again:.3}, and nothing happened between"
+                    )),
+                }
+            }
+        }
+        for (incident, count) in incidents.iter().zip(blamed) {
+            if count > AT_RISK {
+                verdict.wrong(format!("{count} deliveries came again after {incident:?}"));
+            }
+        }
+    }
+}
+
+impl Verdict {
+    fn wrong(&mut self, what: String) {
+        self.wrongs.push(what);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::plan::Kind;
+    use super::*;
+
+    const KIND: Kind = Kind { name: "run.failed", project: "stray" };
+    const EVENT: Uuid = Uuid::from_u128(1);
+
+    /// One event, for two channels, all in order.
+    fn in_order() -> Evidence {
+        let arrival = |channel: &str, delivery: u128| Arrival {
+            channel: channel.into(),
+            delivery: Uuid::from_u128(delivery),
+            event: EVENT,
+            attempt: 1,
+            at: 100.0,
+            status: 200,
+        };
+        let record = |delivery: u128| Record {
+            delivery: Uuid::from_u128(delivery),
+            attempt: 1,
+            status: "sent".into(),
+            code: Some(200),
+        };
+        Evidence {
+            entries: Entries { committed: [(EVENT, KIND)].into(), ..Entries::default() },
+            arrivals: vec![arrival("runs", 10), arrival("failures", 11)],
+            aftermath: Aftermath { incidents: vec![], counts: BTreeMap::new(), log: vec![] },
+            records: vec![record(10), record(11)],
+        }
+    }
+
+    fn wrongs(change: impl FnOnce(&mut Evidence)) -> Vec<String> {
+        let mut evidence = in_order();
+        change(&mut evidence);
+        evidence.judge(vec![]).wrongs
+    }
+
+    #[test]
+    fn what_is_in_order_is_found_so() {
+        assert_eq!(wrongs(|_| ()), [""; 0]);
+    }
+
+    #[test]
+    fn what_is_not_is_said() {
+        type Change = fn(&mut Evidence);
+        let cases: [(&str, Change); 8] = [
+            ("never arrived at runs", |evidence| drop(evidence.arrivals.remove(0))),
+            ("was rolled back, and arrived at runs", |evidence| {
+                evidence.entries.committed.clear();
+                evidence.entries.rolled_back.insert(EVENT);
+            }),
+            ("is not for flaky, and arrived there", |evidence| {
+                evidence.arrivals[0].channel = "flaky".into();
+            }),
+            ("arrived at runs as several deliveries", |evidence| {
+                let other = Arrival { delivery: Uuid::from_u128(12), ..evidence.arrivals[0].clone() };
+                evidence.arrivals.push(other);
+            }),
+            ("is two rows of the log", |evidence| evidence.records[0].delivery = Uuid::from_u128(11)),
+            ("was logged as sent twice", |evidence| {
+                evidence.records[0].delivery = Uuid::from_u128(11);
+                evidence.records[0].attempt = 2;
+            }),
+            ("logged Some(500), answered Some(200)", |evidence| evidence.records[0].code = Some(500)),
+            ("arrived and is not in the log", |evidence| drop(evidence.records.remove(0))),
+        ];
+        for (expected, change) in cases {
+            let found = wrongs(change);
+            assert!(found.iter().any(|wrong| wrong.contains(expected)), "{expected}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn what_arrives_twice_needs_an_incident_between() {
+        let again = |from: f64| {
+            wrongs(move |evidence| {
+                let again = Arrival { at: 110.0, ..evidence.arrivals[0].clone() };
+                evidence.arrivals.push(again);
+                evidence.aftermath.incidents.push(Incident { fault: "a kill", from, until: from + 0.1 });
+            })
+        };
+        assert_eq!(again(105.0), [""; 0]);
+        assert_eq!(again(99.5), [""; 0], "what had been sent arrived late");
+        for unrelated in [98.0, 111.0] {
+            assert!(again(unrelated)[0].contains("nothing happened between"), "{unrelated}");
+        }
+    }
+}
