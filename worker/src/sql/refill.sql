@@ -1,7 +1,8 @@
 -- The next rows of several channels, each from its mark on: one index range a channel, however many
 -- rows wait behind it and however many were settled before it. One row more than there is room for,
 -- to see where the rest begins. Past the bound on bytes a row comes without its payload, as `cut`. The time
--- is the statement's: with a clock that moves, each step would be written out before the next.
+-- is the statement's: with a clock that moves, each step would be written out before the next, and a row that
+-- becomes due between two looks at it would be given out as one whose event is missing.
 -- $1 channels, $2 and $3 where each begins, $4 room for each, $5 bytes at most
 WITH next AS MATERIALIZED (
     SELECT o.*
