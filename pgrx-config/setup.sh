@@ -62,7 +62,8 @@ mta() {
 
 pgrx() {
     system
-    install_packages sudo
+    # The tests of the egress guard make a network of their own.
+    install_packages sudo iproute2 mount
     mta
     case "$(cargo pgrx --version 2>/dev/null)" in
         "cargo-pgrx $PGRX_VERSION") ;;

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Bytes;
@@ -33,7 +33,24 @@ impl Server {
         A: Fn(Parts, Bytes) -> F + Clone + Send + 'static,
         F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
     {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        Self::start_at((Ipv4Addr::LOCALHOST, 0).into(), authority, names, answer).await
+    }
+
+    /// As [`Server::start`], at an address.
+    ///
+    /// # Errors
+    /// Not this port, or no certificate.
+    pub async fn start_at<A, F>(
+        address: SocketAddr,
+        authority: &Authority,
+        names: &[&str],
+        answer: A,
+    ) -> anyhow::Result<Self>
+    where
+        A: Fn(Parts, Bytes) -> F + Clone + Send + 'static,
+        F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+    {
+        let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let acceptor = TlsAcceptor::from(authority.https(names)?);
         Ok(Self { address, accepting: tokio::spawn(accept(listener, acceptor, answer)) })

@@ -14,6 +14,8 @@ pub mod hostile;
 pub mod https;
 pub mod limit;
 pub mod mta;
+pub mod name_server;
+pub mod network;
 pub mod process;
 pub mod proxy;
 pub mod receiver;

@@ -1,7 +1,7 @@
 //! An HTTPS receiver: verifies signatures, records what it got, answers by script.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -177,12 +177,22 @@ impl Receiver {
     /// # Errors
     /// No port, or no certificate.
     pub async fn start(authority: &Authority) -> anyhow::Result<Self> {
+        Self::start_at((Ipv4Addr::LOCALHOST, 0).into(), authority, &[HOST]).await
+    }
+
+    /// Starts one at an address, with a certificate for these names.
+    ///
+    /// # Errors
+    /// Not this port, or no certificate.
+    pub async fn start_at(
+        address: SocketAddr,
+        authority: &Authority,
+        names: &[&str],
+    ) -> anyhow::Result<Self> {
         let shared = Arc::<Shared>::default();
         let records = Arc::clone(&shared);
-        let server =
-            Server::start(authority, &[HOST], move |head, body| answer(Arc::clone(&records), head, body))
-                .await?;
-        Ok(Self { shared, server })
+        let answer = move |head, body| answer(Arc::clone(&records), head, body);
+        Ok(Self { shared, server: Server::start_at(address, authority, names, answer).await? })
     }
 
     /// Its address.

@@ -1,5 +1,6 @@
 //! A real mail server: Debian's aiosmtpd, which demands STARTTLS and a login as a provider does.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Stdio;
 
@@ -82,13 +83,21 @@ impl MailServer {
     /// # Errors
     /// Python or aiosmtpd is missing.
     pub async fn start(authority: &Authority) -> anyhow::Result<Self> {
+        Self::start_at((Ipv4Addr::LOCALHOST, 0).into(), authority).await
+    }
+
+    /// Starts one at an address.
+    ///
+    /// # Errors
+    /// Python or aiosmtpd is missing.
+    pub async fn start_at(address: SocketAddr, authority: &Authority) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let script = folder.path().join("smtp_server.py");
         std::fs::write(&script, SCRIPT)?;
         let (certificate, key) = authority.files(folder.path(), HOST)?;
         let mut child = interpreter(&script)
             .args([&certificate, &key])
-            .args([USER, PASSWORD])
+            .args([USER, PASSWORD, &address.ip().to_string(), &address.port().to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)

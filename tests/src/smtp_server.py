@@ -1,6 +1,6 @@
 """A real SMTP server for tests: STARTTLS required, then AUTH with a known user.
 
-usage: smtp_server.py CERTIFICATE KEY USER PASSWORD
+usage: smtp_server.py CERTIFICATE KEY USER PASSWORD ADDRESS PORT
 
 Writes JSON lines to stdout: {"port": …} once it listens, then one object for every message it
 accepted or refused. Reads commands from stdin, a line each: `refuse CODE TEXT` scripts the next
@@ -63,7 +63,7 @@ logging.getLogger("mail.log").setLevel(logging.ERROR)
 logging.getLogger("mail.debug").setLevel(logging.ERROR)
 
 
-async def main(certificate, key, user, password):
+async def main(certificate, key, user, password, address, port):
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate, key)
     loop = asyncio.get_running_loop()
@@ -78,8 +78,8 @@ async def main(certificate, key, user, password):
             enable_SMTPUTF8=True,
             loop=loop,
         ),
-        "127.0.0.1",
-        0,
+        address,
+        int(port),
     )
     say(port=server.sockets[0].getsockname()[1])
     commands = asyncio.StreamReader()
