@@ -1867,7 +1867,19 @@ COMMENT ON FUNCTION klaxon.digest_payload(uuid) IS
 
 -- What happens because time passes.
 
--- Once a second, by the worker that owns the first shard. One part's failure is not the others'.
+-- An idle worker asks this with its heartbeat, so that it costs no statement of its own.
+CREATE FUNCTION klaxon.tick_is_due() RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, klaxon, pg_temp AS $$
+    -- Rights of the owner: the worker reads neither agents nor watchers, and learns only whether.
+    SELECT EXISTS (SELECT FROM klaxon.agent AS a WHERE a.online AND a.last_seen_at + a.timeout < clock_timestamp())
+        OR EXISTS (SELECT FROM klaxon.digest_item AS i WHERE i.delivery_id IS NULL AND i.due_at <= clock_timestamp())
+        OR EXISTS (SELECT FROM klaxon.watcher AS w WHERE w.tick_query IS NOT NULL)
+        -- What happens once a minute.
+        OR extract(second FROM clock_timestamp()) < 1
+$$;
+COMMENT ON FUNCTION klaxon.tick_is_due() IS 'Whether klaxon.tick() has anything to do';
+
+-- At most once a second, by the worker that owns the first shard. One part's failure is not the others'.
 CREATE FUNCTION klaxon.tick() RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, klaxon, pg_temp AS $$
 BEGIN
@@ -1897,7 +1909,7 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION klaxon.tick() IS 'The clock: agents that fell silent, digests that are due, tasks that are slow; called once a second by a worker';
+COMMENT ON FUNCTION klaxon.tick() IS 'The clock: agents that fell silent, digests that are due, tasks that are slow; called by a worker, at most once a second';
 /* </end connected objects> */
 
 /* <begin connected objects> */
@@ -3000,7 +3012,7 @@ GRANT EXECUTE ON FUNCTION klaxon.heartbeat(text, text, text, interval), klaxon.t
 GRANT EXECUTE ON FUNCTION klaxon.watch(regclass, text, text, text, text), klaxon.watch_runs(regclass, jsonb),
     klaxon.watch_tasks(regclass, jsonb), klaxon.watch_agents(regclass, jsonb), klaxon.unwatch(regclass)
     TO klaxon_emitter, klaxon_admin;
-GRANT EXECUTE ON FUNCTION klaxon.tick(), klaxon.settle_cooldowns(bigint[], text[]), klaxon.digest_payload(uuid), klaxon.digest_data(jsonb),
+GRANT EXECUTE ON FUNCTION klaxon.tick(), klaxon.tick_is_due(), klaxon.settle_cooldowns(bigint[], text[]), klaxon.digest_payload(uuid), klaxon.digest_data(jsonb),
     klaxon.last_checkpoint(), klaxon.checkpoint_is_due(), klaxon.journal_is_due(), klaxon.remove_deliveries()
     TO klaxon_worker;
 GRANT EXECUTE ON FUNCTION

@@ -31,7 +31,7 @@ GRANT EXECUTE ON FUNCTION klaxon.heartbeat(text, text, text, interval), klaxon.t
 GRANT EXECUTE ON FUNCTION klaxon.watch(regclass, text, text, text, text), klaxon.watch_runs(regclass, jsonb),
     klaxon.watch_tasks(regclass, jsonb), klaxon.watch_agents(regclass, jsonb), klaxon.unwatch(regclass)
     TO klaxon_emitter, klaxon_admin;
-GRANT EXECUTE ON FUNCTION klaxon.tick(), klaxon.settle_cooldowns(bigint[], text[]), klaxon.digest_payload(uuid), klaxon.digest_data(jsonb),
+GRANT EXECUTE ON FUNCTION klaxon.tick(), klaxon.tick_is_due(), klaxon.settle_cooldowns(bigint[], text[]), klaxon.digest_payload(uuid), klaxon.digest_data(jsonb),
     klaxon.last_checkpoint(), klaxon.checkpoint_is_due(), klaxon.journal_is_due(), klaxon.remove_deliveries()
     TO klaxon_worker;
 GRANT EXECUTE ON FUNCTION

@@ -30,6 +30,10 @@ pub struct Roll {
     pub silent: Vec<Uuid>,
     /// Whether the log has records of its own to take.
     pub journal: bool,
+    /// Whether what happens because time passes is due, and this worker's to see to.
+    pub tick: bool,
+    /// Whether statements do not run in the session that owns the shards, or another worker's run in it.
+    pub astray: bool,
     /// Whether somebody waits for a configuration to be tested.
     pub tests: bool,
     /// The database's clock.
@@ -74,6 +78,8 @@ pub async fn heartbeat(
         living: Vec::new(),
         silent: Vec::new(),
         journal: false,
+        tick: false,
+        astray: false,
         tests: false,
         clock: None,
     };
@@ -82,8 +88,11 @@ pub async fn heartbeat(
         roll.clock = Some(Clock::new(shown, Instant::now()));
         roll.registered = row.try_get("registered")?;
         roll.journal = row.try_get("journal")?;
+        roll.tick = row.try_get("tick")?;
         roll.tests = row.try_get("tests")?;
-        let list = if row.try_get("alive")? { &mut roll.living } else { &mut roll.silent };
+        let alive = row.try_get("alive")?;
+        roll.astray |= alive && row.try_get("astray")?;
+        let list = if alive { &mut roll.living } else { &mut roll.silent };
         list.push(row.try_get("id")?);
     }
     roll.living.sort_unstable();

@@ -11,6 +11,7 @@ pub mod test;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use anyhow::bail;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -22,7 +23,7 @@ use self::engine::Engine;
 use self::job::{DEADLINE, Database, Lost};
 use crate::backoff;
 use crate::channel::Courier;
-use crate::database::{Session, Target, describe};
+use crate::database::{Session, Target, describe, is_passing};
 use crate::deployment;
 use crate::keyring::Keyring;
 use crate::metrics::Served;
@@ -116,8 +117,7 @@ async fn serve(
     let mut engine = Engine::new(Arc::clone(&shared), Uuid::new_v4());
     let mut attempt = 0;
     while !*shutdown.borrow() {
-        let opened = timeout(DEADLINE, open(&shared, &target, engine.worker())).await;
-        let lost = match opened.unwrap_or_else(|_| Err(Unopened::Away(Lost::Silent.into()))) {
+        let lost = match open(&shared, &target, engine.worker()).await {
             Err(Unopened::Refused(error)) => return Err(error.context(target.name().to_owned())),
             Err(Unopened::Away(error)) => format!("{error:#}"),
             Ok((database, notifications)) => {
@@ -156,14 +156,26 @@ async fn open(
     worker: Uuid,
 ) -> Result<(Database, UnboundedReceiver<Notification>), Unopened> {
     let Session { client, notifications, .. } = target.connect().await.map_err(Unopened::Away)?;
-    match prepare(shared, worker, &client).await {
-        Ok(statements) => Ok((Database { client, statements }, notifications)),
-        Err(error) if client.is_closed() => Err(Unopened::Away(error)),
-        Err(error) => Err(Unopened::Refused(error)),
+    match timeout(DEADLINE, prepare(shared, target, worker, &client)).await {
+        Ok(Ok(statements)) => Ok((Database { client, statements }, notifications)),
+        Ok(Err(error)) if client.is_closed() || is_passing(&error) => Err(Unopened::Away(error)),
+        Ok(Err(error)) => Err(Unopened::Refused(error)),
+        Err(_) => Err(Unopened::Away(Lost::Silent.into())),
     }
 }
 
-async fn prepare(shared: &Shared, worker: Uuid, client: &Client) -> anyhow::Result<Statements> {
+async fn prepare(
+    shared: &Shared,
+    target: &Target,
+    worker: Uuid,
+    client: &Client,
+) -> anyhow::Result<Statements> {
+    if !target.keeps(client).await? {
+        bail!(
+            "a pooler lends this session to others between statements, and shards are owned by a session's locks: \
+             give the worker the server's own host and port in database-url, or a pool with pool_mode = session"
+        );
+    }
     // A rotation may have gone by while there was no session.
     shared.keyring.reload();
     deployment::check(client, shared.deployment_id.as_deref(), &shared.keyring.keys().secret).await?;

@@ -10,7 +10,7 @@ use tokio_postgres::{Client, Error, Statement};
 pub const SETTINGS: &str = "SET search_path = pg_catalog; SET TimeZone = 'UTC'; SET jit = off; SET enable_seqscan = off; \
      SET enable_hashjoin = off; SET enable_mergejoin = off; SET plan_cache_mode = force_generic_plan; \
      SET default_transaction_isolation = 'read committed'; SET default_transaction_read_only = off; \
-     SET synchronous_commit = on; SET statement_timeout = '9s'; SET lock_timeout = '5s'; \
+     SET synchronous_commit = on; SET statement_timeout = '7s'; SET lock_timeout = '5s'; \
      SET idle_in_transaction_session_timeout = '2s'";
 
 /// What Postgres said, without the detail, which may quote a row: its error displays as "db error".

@@ -20,7 +20,7 @@ impl Engine {
     /// Takes in what the session answered.
     pub(super) fn take_in(&mut self, answer: Answer, now: Instant) -> Result<(), Lost> {
         match answer {
-            Answer::Roll(roll) => self.call(roll)?,
+            Answer::Roll(roll) => self.call(roll, now)?,
             Answer::Fenced(worker, fenced) => {
                 if let Some(fenced) = fenced {
                     tracing::warn!(%worker, host = fenced.host, ended = fenced.ended, "fenced a silent worker");
@@ -132,10 +132,14 @@ impl Engine {
     }
 
     /// What a roll says this worker should own.
-    fn call(&mut self, roll: Roll) -> Result<(), Lost> {
+    fn call(&mut self, roll: Roll, now: Instant) -> Result<(), Lost> {
         if !roll.registered {
             return Err(Lost::Fenced);
         }
+        if roll.astray {
+            return Err(Lost::Astray);
+        }
+        self.listen(now);
         self.clock = roll.clock.unwrap_or(self.clock);
         self.session.silent = roll.silent;
         self.session.tests = roll.tests && self.session.locked.contains(0);

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::future::pending;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{OwnedSemaphorePermit, watch};
@@ -66,10 +66,28 @@ pub struct State {
     pub snapshot: Option<Snapshot>,
     pub news: bool,
     pub notified: bool,
+    pub hearing: Hearing,
     pub read_at: Option<Instant>,
     pub beat_at: Option<Instant>,
     pub draining: Option<Instant>,
 }
+
+/// Whether notifications arrive: the worker notifies itself when it begins to listen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Hearing {
+    /// It does not know yet.
+    #[default]
+    Unknown,
+    /// Not known at the first heartbeat, which was then.
+    Waiting(Instant),
+    /// None has arrived for long enough to say so.
+    Deaf,
+    /// One has.
+    Proved,
+}
+
+/// How long its own notification may take.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Whose turn it is, so that none of the four can keep the session from the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -267,10 +285,30 @@ impl Engine {
 
     fn hear(&mut self, notification: Notification) {
         self.session.notified = true;
+        if self.session.hearing != Hearing::Proved {
+            self.session.hearing = Hearing::Proved;
+            tracing::info!(worker = %self.worker, "notifications arrive");
+        }
         match notification.channel() {
             "klaxon_config" => self.directory.invalidate(),
             _ => self.session.news = true,
         }
+    }
+
+    /// Says once of a session that its notifications do not arrive. Whatever there is, is found by looking.
+    pub(super) fn listen(&mut self, now: Instant) {
+        self.session.hearing = match self.session.hearing {
+            Hearing::Unknown => Hearing::Waiting(now),
+            Hearing::Waiting(since) if now >= since + PATIENCE => {
+                tracing::warn!(
+                    worker = %self.worker,
+                    poll_interval_ms = u64::try_from(self.shared.poll_interval.as_millis()).unwrap_or(u64::MAX),
+                    "no notification arrives, so work is found by polling: is there a pooler in between?"
+                );
+                Hearing::Deaf
+            }
+            known => known,
+        };
     }
 
     /// Stops taking in work; what is on its way may finish.

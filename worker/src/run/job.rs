@@ -20,14 +20,15 @@ use crate::cooldown::{self, Decided};
 use crate::directory::{self, Loaded, Request};
 use crate::discover::{self, Discovery, ReadError, Snapshot};
 use crate::journal;
-use crate::ownership::{self, Fenced, Roll};
+use crate::ownership::{self, Fenced, HEARTBEAT, Roll};
 use crate::schedule::{Ask, Fetched, Shards};
 use crate::settle::{self, Log, Outcome, SettleError, Settled, Written};
 use crate::statement::{Statements, reason};
 
 /// How long Postgres may take to answer. Its own `statement_timeout` is shorter: this one is for a
-/// connection that goes nowhere.
-pub const DEADLINE: Duration = Duration::from_secs(10);
+/// connection that goes nowhere, which a heartbeat finds within 10 s.
+pub const DEADLINE: Duration = Duration::from_secs(8);
+const _: () = assert!(HEARTBEAT.as_secs() + DEADLINE.as_secs() < 10);
 
 /// The session that owns this worker's shards of one database.
 #[derive(Debug)]
@@ -56,6 +57,11 @@ pub enum Lost {
     /// Other workers have declared this one dead.
     #[error("this worker was taken for dead by another")]
     Fenced,
+    /// A pooler lends the session to others, or others' to this worker.
+    #[error(
+        "statements run in another session than the one that owns the shards: is there a pooler in between?"
+    )]
+    Astray,
     /// It closed while nothing was asked of it.
     #[error("the connection closed")]
     Closed,
@@ -142,7 +148,7 @@ async fn perform(database: &Database, shared: &Shared, job: Job) -> Result<Answe
     Ok(match job {
         Job::Beat { worker, owned, notified } => {
             let roll = ownership::heartbeat(client, statements, worker, owned, notified).await?;
-            if owned.contains(0)
+            if roll.tick
                 && let Err(error) = client.execute(&statements.tick, &[]).await
             {
                 // It ticks again in a second; a session that ended is everybody's affair.
