@@ -60,11 +60,27 @@ mta() {
     )
 }
 
+# The pooler of the tests, unpacked for the same reason.
+pooler() {
+    install_packages libc-ares2 libevent-2.1-7 libpam0g libssl3 libsystemd0
+    [ -x target/pooler/usr/sbin/pgbouncer ] && return
+    echo "setup: unpacking pgbouncer into target/pooler"
+    as_root apt-get update -qq
+    rm -rf target/pooler && mkdir -p target/pooler
+    (
+        cd target/pooler
+        apt-get download -qq -o APT::Sandbox::User=root pgbouncer
+        dpkg-deb --fsys-tarfile pgbouncer_*.deb | tar -x --no-same-owner ./usr/sbin/pgbouncer
+        rm pgbouncer_*.deb
+    )
+}
+
 pgrx() {
     system
     # The tests of the egress guard make a network of their own.
     install_packages sudo iproute2 mount
     mta
+    pooler
     case "$(cargo pgrx --version 2>/dev/null)" in
         "cargo-pgrx $PGRX_VERSION") ;;
         *) cargo install --locked cargo-pgrx --version "$PGRX_VERSION" ;;

@@ -76,6 +76,32 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// Starts a standby of it, that follows by streaming until it is promoted.
+    ///
+    /// # Errors
+    /// What pg_basebackup or postgres said.
+    pub fn standby(&self) -> anyhow::Result<Self> {
+        let keeper = Keeper::new("standby")?;
+        process::run(
+            process::unprivileged(self.bin.join("pg_basebackup"))
+                .current_dir("/")
+                .args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync"])
+                .arg(format!("--dbname=postgresql://{SUPERUSER}@127.0.0.1:{}", self.port))
+                .arg("-D")
+                .arg(keeper.folder().join("data")),
+        )?;
+        let standby = Self {
+            bin: self.bin.clone(),
+            port: free_port()?,
+            settings: self.settings.clone(),
+            postmaster: Mutex::new(None),
+            log: Arc::default(),
+            keeper,
+        };
+        standby.restart()?;
+        Ok(standby)
+    }
+
     /// Starts it again after [`Cluster::stop`], on the same port.
     ///
     /// # Errors
@@ -111,7 +137,7 @@ impl Cluster {
         let log = Arc::clone(&self.log);
         std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                if line.contains("database system is ready to accept connections") {
+                if line.contains("database system is ready to accept") {
                     // Nobody listens any more after a second such line.
                     let _ = ready.send(());
                 }

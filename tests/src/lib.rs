@@ -16,6 +16,7 @@ pub mod limit;
 pub mod mta;
 pub mod name_server;
 pub mod network;
+pub mod pooler;
 pub mod process;
 pub mod proxy;
 pub mod receiver;

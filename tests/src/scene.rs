@@ -101,6 +101,11 @@ impl<'c> Scene<'c> {
         mta
     }
 
+    /// Has the workers that are started next reach the database by another URL.
+    pub fn reach(&mut self, url: &str) {
+        self.flags[1] = url.to_owned();
+    }
+
     /// Puts a network between Postgres and the workers that are started next.
     ///
     /// # Panics
@@ -109,8 +114,7 @@ impl<'c> Scene<'c> {
         let server = SocketAddr::from(([127, 0, 0, 1], self.database.cluster.port()));
         let proxy = Proxy::start(server).await.expect("a port is free");
         let url = self.database.worker_url();
-        let through = url.replace(&server.to_string(), &proxy.address().to_string());
-        self.flags.iter_mut().filter(|flag| **flag == url).for_each(|flag| flag.clone_from(&through));
+        self.reach(&url.replace(&server.to_string(), &proxy.address().to_string()));
         proxy
     }
 
