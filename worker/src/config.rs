@@ -36,6 +36,8 @@ pub struct Settings {
     pub secret_key_file: Option<PathBuf>,
     /// The keys of the audit log.
     pub audit_key_file: Option<PathBuf>,
+    /// Where checkpoints of the audit log are kept outside of it.
+    pub checkpoint_file: Option<PathBuf>,
     /// Which deployment's databases this worker may serve.
     pub deployment_id: Option<String>,
     /// Deliveries in flight, 1 to 10,000.
@@ -229,6 +231,7 @@ impl Settings {
             "egress-allow": self.egress_allow,
             "connect-to": self.connect_to,
             "ca-file": self.ca_file,
+            "checkpoint-file": self.checkpoint_file,
             "smtp-host": self.smtp_host,
             "smtp-port": self.smtp_port,
             "smtp-user": self.smtp_user,

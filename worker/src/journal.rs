@@ -1,6 +1,10 @@
 //! The log's records that are no attempts: rotations of its key, checkpoints, changes of the
 //! configuration, removals. Each is a row of the same chain.
 
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::path::Path;
+
 use klaxon_model::audit::{Checkpoint, Key, Record};
 use tokio_postgres::{Client, GenericClient};
 use uuid::Uuid;
@@ -80,12 +84,21 @@ impl Head {
     }
 }
 
+/// What was written.
+#[derive(Debug)]
+pub struct Kept {
+    /// Whether there is more to write.
+    pub more: bool,
+    /// The checkpoint among it.
+    pub checkpoint: Option<Checkpoint>,
+}
+
 /// Writes what the log has to say of itself, some of it: changes of the configuration in their order, a
-/// checkpoint where one is due, and the record of a removal. Says whether there is more.
+/// checkpoint where one is due, and the record of a removal.
 ///
 /// # Errors
 /// Nothing is written then.
-pub async fn keep(client: &Client, keyring: &Keyring, worker: Uuid) -> Result<bool, SettleError> {
+pub async fn keep(client: &Client, keyring: &Keyring, worker: Uuid) -> Result<Kept, SettleError> {
     client.batch_execute("BEGIN").await?;
     let result = transact(client, keyring, worker).await;
     let end = if result.is_ok() { "COMMIT" } else { "ROLLBACK" };
@@ -95,7 +108,7 @@ pub async fn keep(client: &Client, keyring: &Keyring, worker: Uuid) -> Result<bo
     result
 }
 
-async fn transact(client: &Client, keyring: &Keyring, worker: Uuid) -> Result<bool, SettleError> {
+async fn transact(client: &Client, keyring: &Keyring, worker: Uuid) -> Result<Kept, SettleError> {
     let mut head = Head::lock(client).await?;
     let key = head.key(keyring)?;
     let keys = (&key, &key);
@@ -113,10 +126,12 @@ async fn transact(client: &Client, keyring: &Keyring, worker: Uuid) -> Result<bo
     }
     let row = client.query_one(TIME, &[&head.now]).await?;
     let (at, due): (String, bool) = (row.try_get(0)?, row.try_get(1)?);
+    let mut checkpoint = None;
     if due {
-        let checkpoint = Checkpoint::sign(&key, &head.chain.to_string(), head.seq, &head.mac, &at);
-        let detail = serde_json::to_string(&checkpoint).expect("texts and a number are JSON");
+        let signed = Checkpoint::sign(&key, &head.chain.to_string(), head.seq, &head.mac, &at);
+        let detail = serde_json::to_string(&signed).expect("texts and a number are JSON");
         head.append(client, keys, Some(worker), "checkpoint", &[detail]).await?;
+        checkpoint = Some(signed);
     }
     let removed = client.query_one("SELECT through, mac FROM klaxon.remove_deliveries()", &[]).await?;
     if let (Some(through), Some(mac)) =
@@ -126,5 +141,17 @@ async fn transact(client: &Client, keyring: &Keyring, worker: Uuid) -> Result<bo
         head.append(client, keys, Some(worker), "prune", &[detail]).await?;
         more = true;
     }
-    Ok(more)
+    Ok(Kept { more, checkpoint })
+}
+
+/// Appends a checkpoint, a line, to the file where the operator keeps them.
+///
+/// # Errors
+/// Where the file cannot be written.
+pub fn keep_outside(path: &Path, checkpoint: &Checkpoint) -> std::io::Result<()> {
+    let line = serde_json::to_string(checkpoint)? + "\n";
+    let mut file = OpenOptions::new().append(true).create(true).open(path)?;
+    // One write, so that several workers' lines do not mix.
+    file.write_all(line.as_bytes())?;
+    file.sync_data()
 }

@@ -8,6 +8,7 @@ mod job;
 mod queue;
 pub mod test;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -52,6 +53,8 @@ pub struct Shared {
     pub deployment_id: Option<String>,
     /// What opens the channels' secrets and signs the log.
     pub keyring: Arc<Keyring>,
+    /// Where checkpoints of the log are kept outside of it.
+    pub checkpoint_file: Option<PathBuf>,
     /// Where this worker runs.
     pub host: String,
     /// Its settings as people may see them, JSON.

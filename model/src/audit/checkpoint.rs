@@ -49,6 +49,17 @@ impl Checkpoint {
         checkpoint
     }
 
+    /// Of a text with a checkpoint a line the last one of `chain`; the last one where none is, and the whole
+    /// of a text that has no lines of its own.
+    #[must_use]
+    pub fn last_of<'t>(text: &'t str, chain: Option<&str>) -> &'t str {
+        let lines = || text.lines().map(str::trim).filter(|line| !line.is_empty()).rev();
+        let parsed = |line: &&str| serde_json::from_str::<Self>(line).ok();
+        let of_chain =
+            |line: &&str| parsed(line).is_some_and(|kept| chain.is_none_or(|chain| kept.chain == chain));
+        lines().find(of_chain).or_else(|| lines().find(|line| parsed(line).is_some())).unwrap_or(text)
+    }
+
     /// Reads a checkpoint and checks its signature.
     ///
     /// # Errors

@@ -25,7 +25,8 @@ pub enum Audit {
     ///
     /// Exits 0 where nothing was found, 1 with findings, 2 where it could not be verified.
     Verify {
-        /// A checkpoint, as "audit checkpoint --json" printed it, kept outside the database
+        /// A checkpoint, as "audit checkpoint --json" printed it, kept outside the database; of a file with
+        /// several, such as checkpoint-file, the last one of this log
         #[arg(long, value_name = "FILE")]
         checkpoint: Option<PathBuf>,
         /// Print one JSON object
@@ -162,22 +163,24 @@ async fn verify(
     json: bool,
 ) -> anyhow::Result<ExitCode> {
     let keys = keys::audit_keys(settings)?;
-    let mut bad_checkpoint = None;
-    let checkpoint = match file {
+    let text = match &file {
         None => None,
         Some(path) => {
-            let text =
-                std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-            Checkpoint::read(&text, &keys)
-                .map_err(|error| {
-                    bad_checkpoint =
-                        Some(Finding { kind: FindingKind::BadCheckpoint, seq: 0, detail: error.to_string() });
-                })
-                .ok()
+            Some(std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?)
         }
     };
     let transaction = snapshot(&mut client).await?;
     let head = head(&transaction).await?;
+    let mut bad_checkpoint = None;
+    let checkpoint = text.and_then(|text| {
+        let kept = Checkpoint::last_of(&text, head.as_ref().map(|head| head.chain.to_string()).as_deref());
+        Checkpoint::read(kept, &keys)
+            .map_err(|error| {
+                bad_checkpoint =
+                    Some(Finding { kind: FindingKind::BadCheckpoint, seq: 0, detail: error.to_string() });
+            })
+            .ok()
+    });
     let chain = match (&head, &checkpoint) {
         (Some(head), _) => head.chain,
         (None, Some(checkpoint)) => checkpoint.chain.parse()?,

@@ -33,6 +33,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
         keyring,
         served,
         deployment_id: settings.deployment_id.clone(),
+        checkpoint_file: settings.checkpoint_file.clone(),
         host: hostname::get().map_or_else(|_| "unknown".into(), |name| name.to_string_lossy().into_owned()),
         settings: settings.masked().to_string(),
     };

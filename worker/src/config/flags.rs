@@ -7,10 +7,11 @@ use clap::Args;
 use serde::Serialize;
 
 /// Every setting there is.
-pub const KEYS: [&str; 27] = [
+pub const KEYS: [&str; 28] = [
     "database-url",
     "secret-key-file",
     "audit-key-file",
+    "checkpoint-file",
     "deployment-id",
     "concurrency",
     "per-channel",
@@ -55,6 +56,10 @@ pub struct Flags {
     #[arg(long, global = true, value_name = "FILE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audit_key_file: Option<PathBuf>,
+    /// A file to which each checkpoint of the audit log is appended, a line; better elsewhere than the database
+    #[arg(long, global = true, value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checkpoint_file: Option<PathBuf>,
     /// Which deployment's databases this worker may serve
     #[arg(long, global = true, value_name = "UUID")]
     #[serde(skip_serializing_if = "Option::is_none")]

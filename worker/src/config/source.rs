@@ -12,7 +12,7 @@ use super::flags::{Flags, KEYS};
 /// Lists: repeated as a flag, with commas in the environment, an array in the file.
 const LISTS: [&str; 4] = ["database-url", "allow-port", "egress-allow", "connect-to"];
 /// Settings that name files: in the configuration file relative to that file's folder.
-const FILES: [&str; 3] = ["secret-key-file", "audit-key-file", "ca-file"];
+const FILES: [&str; 4] = ["secret-key-file", "audit-key-file", "checkpoint-file", "ca-file"];
 /// What a connection string, or a pair of one, begins with.
 const CONNECTION: [&str; 8] =
     ["postgres://", "postgresql://", "host=", "hostaddr=", "port=", "dbname=", "user=", "password="];

@@ -210,7 +210,14 @@ async fn perform(database: &Database, shared: &Shared, job: Job) -> Result<Answe
             Ok(()) => Answer::TestAnswered,
         },
         Job::Journal { worker } => match journal::keep(client, &shared.keyring, worker).await {
-            Ok(more) => Answer::Journaled(more),
+            Ok(kept) => {
+                if let (Some(path), Some(checkpoint)) = (&shared.checkpoint_file, &kept.checkpoint)
+                    && let Err(error) = journal::keep_outside(path, checkpoint)
+                {
+                    tracing::error!(path = %path.display(), %error, "a checkpoint was not kept outside");
+                }
+                Answer::Journaled(kept.more)
+            }
             Err(error) if client.is_closed() => return Err(error.into()),
             Err(error) => {
                 tracing::error!(error = error.to_string(), "the log's own records were not written");
