@@ -195,7 +195,8 @@ fn innermost(error: &dyn Error) -> String {
     cause.to_string()
 }
 
-fn tls(options: &GuardOptions) -> anyhow::Result<ClientConfig> {
+/// Trusts the public roots and the operator's.
+pub(super) fn tls(options: &GuardOptions) -> anyhow::Result<ClientConfig> {
     let mut roots = RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     if let Some(path) = &options.ca_file {
         let read = || format!("ca-file {}", path.display());

@@ -8,19 +8,22 @@ use std::time::Duration;
 use anyhow::Context as _;
 use klaxon_channel::form::{Refusal, Sent, Server, Step};
 use lettre::message::header::MessageId;
-use lettre::transport::smtp::client::{Certificate, TlsParameters};
+use lettre::transport::smtp::client::{Certificate, TlsParameters, TlsParametersBuilder};
 use lettre::transport::smtp::extension::ClientId;
 use lettre::{Address, Message};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use secrecy::ExposeSecret as _;
 use tokio::time::Instant;
 
 use super::{Guard, Purpose};
 
+mod bounded;
 mod reached;
 mod session;
 
 use reached::{Reached, Unfinished};
-use session::{CLOSING, Session, Taken, Trouble};
+use session::{CLOSING, Security, Session, Taken, Trouble};
 
 /// Servers whose sessions are kept.
 const SERVERS: usize = 64;
@@ -52,6 +55,8 @@ struct Idle {
 pub struct Mailer {
     guard: Arc<Guard>,
     roots: Vec<Certificate>,
+    /// For who is spoken to in secret from the start.
+    tls: Arc<ClientConfig>,
     hello: ClientId,
     idle: Arc<Mutex<Idle>>,
     unfinished: Mutex<Unfinished>,
@@ -74,7 +79,10 @@ impl Mailer {
             let pem = std::fs::read(path).with_context(|| format!("ca-file {}", path.display()))?;
             roots.push(Certificate::from_pem(&pem).with_context(|| format!("ca-file {}", path.display()))?);
         }
-        Ok(Self { guard, roots, hello: hello(), idle: Arc::default(), unfinished: Mutex::default() })
+        let mut tls = super::http::tls(guard.options())?;
+        tls.alpn_protocols.clear();
+        let tls = Arc::new(tls);
+        Ok(Self { guard, roots, tls, hello: hello(), idle: Arc::default(), unfinished: Mutex::default() })
     }
 
     /// Sends one mail to those who do not have it yet. From resolving to the last reply it takes no
@@ -170,11 +178,9 @@ impl Mailer {
     }
 
     async fn open(&self, server: &Server, key: &Key, step: &mut Step) -> Result<Session, Trouble> {
-        let tls = server.tls.then(|| self.tls(&server.host)).transpose();
         let way = session::Way {
             addresses: &key.addresses,
-            tls: tls.map_err(|error| Trouble::Broken(error.to_string()))?,
-            implicit: key.implicit,
+            tls: self.security(server, key.implicit).map_err(|error| Trouble::Broken(error.to_string()))?,
             login: server.login.as_ref(),
             hello: &self.hello,
             timeout: self.guard.options().connect_timeout,
@@ -182,12 +188,18 @@ impl Mailer {
         Session::open(way, step).await
     }
 
-    fn tls(&self, host: &str) -> Result<TlsParameters, lettre::transport::smtp::Error> {
-        let name = host.trim_start_matches('[').trim_end_matches([']', '.']);
-        let roots = self.roots.iter().cloned();
-        roots
-            .fold(TlsParameters::builder(name.to_owned()), |builder, root| builder.add_root_certificate(root))
-            .build_rustls()
+    fn security(&self, server: &Server, implicit: bool) -> anyhow::Result<Security> {
+        let name = server.host.trim_start_matches('[').trim_end_matches([']', '.']).to_owned();
+        Ok(match (server.tls, implicit) {
+            (false, _) => Security::Clear,
+            (true, true) => Security::Implicit(Arc::clone(&self.tls), ServerName::try_from(name)?),
+            (true, false) => {
+                let builder = TlsParameters::builder(name);
+                let roots = self.roots.iter().cloned();
+                let builder = roots.fold(builder, TlsParametersBuilder::add_root_certificate);
+                Security::StartTls(builder.build_rustls()?)
+            }
+        })
     }
 
     /// A session that waited and still answers.

@@ -3,17 +3,24 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use klaxon_channel::form::{Login, Refusal, Step};
 use lettre::transport::smtp::Error;
 use lettre::transport::smtp::authentication::{Credentials, Mechanism};
-use lettre::transport::smtp::client::{AsyncSmtpConnection, TlsParameters};
+use lettre::transport::smtp::client::{AsyncSmtpConnection, AsyncTokioStream, TlsParameters};
 use lettre::transport::smtp::commands::{Data, Mail, Rcpt, Rset};
 use lettre::transport::smtp::extension::{ClientId, Extension, MailBodyParameter, MailParameter};
 use lettre::transport::smtp::response::Response;
 use lettre::{Address, Message};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use secrecy::ExposeSecret as _;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::bounded::{Bounded, Grant};
 
 /// The reply of a server that ends the conversation, to whatever it was said (RFC 5321 section 3.8).
 pub(super) const CLOSING: i32 = 421;
@@ -59,14 +66,22 @@ impl Trouble {
     }
 }
 
+/// When a conversation becomes secret, and how.
+pub(super) enum Security {
+    /// Never.
+    Clear,
+    /// Once both have said so.
+    StartTls(TlsParameters),
+    /// From the start.
+    Implicit(Arc<ClientConfig>, ServerName<'static>),
+}
+
 /// How to reach a server.
 pub(super) struct Way<'a> {
     /// Judged addresses, tried in order.
     pub(super) addresses: &'a [SocketAddr],
-    /// TLS with the server's name; `None` is plaintext.
-    pub(super) tls: Option<TlsParameters>,
-    /// TLS from the start.
-    pub(super) implicit: bool,
+    /// How it is made secret.
+    pub(super) tls: Security,
     /// Who logs in.
     pub(super) login: Option<&'a Login>,
     /// Who calls.
@@ -78,24 +93,38 @@ pub(super) struct Way<'a> {
 /// A session that can carry mails, one after the other.
 pub(super) struct Session {
     connection: AsyncSmtpConnection,
+    grant: Grant,
 }
 
 impl Session {
     /// Connects, insists on TLS where it was asked for, and logs in.
     pub(super) async fn open(way: Way<'_>, step: &mut Step) -> Result<Self, Trouble> {
-        let Way { addresses, tls, implicit, login, hello, timeout } = way;
+        let Way { addresses, tls, login, hello, timeout } = way;
         *step = Step::Connect;
-        let (early, late) = if implicit { (tls, None) } else { (None, tls) };
-        let mut connection =
-            AsyncSmtpConnection::connect_tokio1(addresses, Some(timeout), hello, early, None)
-                .await
-                .map_err(|error| Trouble::of(&error, *step))?;
-        if let Some(tls) = late {
+        let broken = |error: std::io::Error| Trouble::Broken(innermost(&error));
+        let (stream, peer) = dial(addresses, timeout).await.map_err(broken)?;
+        let grant = Grant::new();
+        let stream = Bounded::new(stream, peer, grant.clone());
+        let mut secret = false;
+        let stream: Box<dyn AsyncTokioStream> = match &tls {
+            Security::Implicit(config, name) => {
+                let connector = TlsConnector::from(Arc::clone(config));
+                let stream = connector.connect(name.clone(), stream).await.map_err(broken)?;
+                secret = true;
+                Box::new(Bounded::new(stream, peer, grant.clone()))
+            }
+            _ => Box::new(stream),
+        };
+        let mut connection = AsyncSmtpConnection::connect_with_transport(stream, hello)
+            .await
+            .map_err(|error| Trouble::of(&error, *step))?;
+        if let Security::StartTls(tls) = tls {
             connection.starttls(tls, hello).await.map_err(|error| Trouble::of(&error, *step))?;
+            secret = connection.is_encrypted();
         }
         if let Some(login) = login {
             *step = Step::Login;
-            if !connection.is_encrypted() {
+            if !secret {
                 return Err(Trouble::Broken("a password is not sent without TLS".into()));
             }
             let credentials = Credentials::new(login.user.clone(), login.pass.expose_secret().to_owned());
@@ -104,7 +133,7 @@ impl Session {
                 .await
                 .map_err(|error| Trouble::of(&error, *step))?;
         }
-        Ok(Self { connection })
+        Ok(Self { connection, grant })
     }
 
     /// Hands over one mail to these recipients. One who is refused does not keep it from the others.
@@ -142,6 +171,7 @@ impl Session {
         if !taken.recipients.is_empty() {
             *step = Step::Content;
             self.say(Data, *step).await?;
+            self.grant.renew();
             let reply = self.connection.message(&content).await;
             let reply = reply.map_err(|error| Trouble::of(&error, *step))?;
             taken.code = Some(u16::from(reply.code()).into());
@@ -152,6 +182,7 @@ impl Session {
     /// Whether the server is still there. A RSET between two mails is nothing to any server, whereas
     /// exim hangs up on who says NOOP ten times.
     pub(super) async fn answers(&mut self) -> bool {
+        self.grant.renew();
         self.connection.command(Rset).await.is_ok()
     }
 
@@ -168,9 +199,24 @@ impl Session {
     }
 
     async fn say(&mut self, command: impl fmt::Display, step: Step) -> Result<Response, Trouble> {
+        self.grant.renew();
         let reply = self.connection.command(command).await;
         reply.map_err(|error| Trouble::of(&error, step))
     }
+}
+
+/// Each address has its share of the time, so that one that does not answer leaves some to the others.
+async fn dial(addresses: &[SocketAddr], limit: Duration) -> std::io::Result<(TcpStream, SocketAddr)> {
+    let mut failed = std::io::Error::other("no address");
+    let share = limit / u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
+    for address in addresses {
+        match tokio::time::timeout(share, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok((stream, *address)),
+            Ok(Err(error)) => failed = error,
+            Err(_) => failed = std::io::Error::other("connection timed out"),
+        }
+    }
+    Err(failed)
 }
 
 fn innermost(error: &dyn std::error::Error) -> String {

@@ -74,7 +74,10 @@ async fn converse(
 ) -> bool {
     if greet {
         let greeting = script.iter().find(|(beginning, _)| beginning.is_empty());
-        stream.write_all(greeting.map_or("220 hi\r\n", |(_, said)| said).as_bytes()).await.unwrap();
+        let greeting = greeting.map_or("220 hi\r\n", |(_, said)| said);
+        if stream.write_all(greeting.as_bytes()).await.is_err() {
+            return false;
+        }
     }
     let (mut line, mut mail) = (String::new(), false);
     while stream.read_line(&mut line).await.unwrap_or(0) > 0 {
@@ -97,7 +100,9 @@ async fn converse(
         );
         mail = said == "DATA" && reply.starts_with('3');
         told.lines.lock().unwrap().push(said.clone());
-        stream.write_all(reply.as_bytes()).await.unwrap();
+        if stream.write_all(reply.as_bytes()).await.is_err() {
+            return false;
+        }
         if said == "STARTTLS" && reply.starts_with('2') {
             return true;
         }
@@ -132,6 +137,29 @@ fn refusal(step: Step, code: i32, said: &str) -> Refusal {
 fn of(recipient: &str, code: i32, said: &str) -> Refusal {
     let recipient = Some(format!("{recipient}@example.com"));
     Refusal { recipient, permanent: code >= 500 && code != 552, ..refusal(Step::Recipient, code, said) }
+}
+
+/// More than any reply, in one line that never ends.
+const ENDLESS: &str = match std::str::from_utf8(&[b'2'; 1 << 20]) {
+    Ok(text) => text,
+    Err(_) => panic!(),
+};
+
+#[tokio::test]
+async fn a_reply_without_end_is_not_waited_for() {
+    for script in [
+        &[("", ENDLESS)] as Script,
+        &[("EHLO", ENDLESS)],
+        &[("MAIL", ENDLESS)],
+        &[("RCPT", ENDLESS)],
+        &[(".", ENDLESS)],
+    ] {
+        let (told, mailer) = serve(vec![script]).await;
+        for server in [clear(), secret()] {
+            assert_eq!(mailer.send(&server, mail()).await, Sent::Failed("the reply is too long".into()));
+        }
+        assert_eq!(told.calls.load(Ordering::SeqCst), 2);
+    }
 }
 
 fn to_all(reached: usize) -> Sent {
@@ -235,4 +263,5 @@ async fn what_waits_too_long_is_let_go() {
     assert_eq!(told.said("MAIL"), 1);
 }
 
+mod noise;
 mod recipients;
