@@ -262,6 +262,29 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        /// Whatever it says, and whatever time the other side says it is.
+        #[test]
+        fn no_retry_after_is_over_an_hour_or_a_panic(
+            said in "[0-9]{1,30}|[+-][0-9]{1,5}|(Mon|Sun), [0-9]{2} (Jan|Feb) [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2} GMT|.{0,40}",
+            date in "(Mon|Sun), [0-9]{2} (Jan|Feb) [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2} GMT|.{0,40}",
+            bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..40),
+            json in proptest::num::f64::ANY,
+        ) {
+            let mut headers = HeaderMap::new();
+            for said in [said.as_bytes(), &bytes] {
+                let values = [(RETRY_AFTER, said), (DATE, date.as_bytes())];
+                for (name, value) in values {
+                    if let Ok(value) = http::HeaderValue::from_bytes(value) {
+                        headers.insert(name, value);
+                    }
+                }
+                proptest::prop_assert!(retry_after(&headers).is_none_or(|pause| pause <= LONGEST));
+            }
+            proptest::prop_assert!(seconds(json).is_none_or(|pause| pause <= LONGEST));
+        }
+    }
+
     #[test]
     fn seconds_in_json_are_believed_within_bounds() {
         let found = |body: &str| {

@@ -246,6 +246,31 @@ mod tests {
         assert_eq!(open(&[key], &sealed).unwrap_err(), SealError::NotASecret);
     }
 
+    proptest::proptest! {
+        // Each makes a key, which takes its time without optimisation.
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(32))]
+
+        #[test]
+        fn only_what_was_sealed_to_a_key_opens_with_it(
+            text in "\\PC{0,60}|sealed:v1:[A-Za-z0-9+/]{0,160}={0,2}",
+            noise in proptest::collection::vec(proptest::num::u8::ANY, 0..200),
+            cut in proptest::num::usize::ANY,
+        ) {
+            let key = SecretKey::generate();
+            let sealed = seal(&key.public(), &secret());
+            let shorter = &sealed[..cut % sealed.len()];
+            let noise = format!("{PREFIX}{}", STANDARD.encode(noise));
+            for text in [&text, shorter, &noise] {
+                let error = open(std::slice::from_ref(&key), text).unwrap_err();
+                proptest::prop_assert!(matches!(error, SealError::NotSealed | SealError::WrongKey));
+            }
+            // Sealed to the key, and no secret all the same.
+            let foreign = key.public().0.seal(&mut OsRng, text.as_bytes()).unwrap();
+            let foreign = format!("{PREFIX}{}", STANDARD.encode(foreign));
+            proptest::prop_assert_eq!(open(&[key], &foreign).unwrap_err(), SealError::NotASecret);
+        }
+    }
+
     #[test]
     fn keys_read_back() {
         let key = SecretKey::generate();

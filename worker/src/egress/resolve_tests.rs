@@ -17,6 +17,10 @@ pub struct Zone {
     pub v6: Vec<Ipv6Addr>,
     pub ttl: u32,
     pub silent: bool,
+    /// Whether there is no such name.
+    pub unknown: bool,
+    /// How long it takes to answer.
+    pub late: Duration,
 }
 
 pub struct Dns {
@@ -37,6 +41,7 @@ impl Dns {
                 count.fetch_add(1, Ordering::SeqCst);
                 let zone = served.lock().unwrap().clone();
                 if !zone.silent {
+                    tokio::time::sleep(zone.late).await;
                     socket.send_to(&reply(&query[..length], &zone), from).await.unwrap();
                 }
             }
@@ -74,7 +79,7 @@ fn reply(query: &[u8], zone: &Zone) -> Vec<u8> {
     };
     let mut reply = query[..2].to_vec();
     let (answers, authorities) = (u8::try_from(records.len()).unwrap(), u8::from(records.is_empty()));
-    reply.extend([0x81, 0x80, 0, 1, 0, answers, 0, authorities, 0, 0]);
+    reply.extend([0x81, 0x80 | if zone.unknown { 3 } else { 0 }, 0, 1, 0, answers, 0, authorities, 0, 0]);
     reply.extend(question);
     let mut record = |kind: u16, data: &[u8]| {
         reply.extend([0xc0, 12]);
@@ -110,7 +115,7 @@ async fn an_answer_is_judged_whole() {
         (vec![Ipv4Addr::new(10, 0, 0, 1)], vec![PUBLIC_6], false),
     ] {
         let shown = format!("{v4:?} {v6:?}");
-        let dns = Dns::serving(Zone { v4, v6, ttl: 60, silent: false }, options()).await;
+        let dns = Dns::serving(Zone { v4, v6, ttl: 60, ..Zone::default() }, options()).await;
         let found = dns.target().await;
         assert_eq!(found.is_ok(), allowed, "{shown}");
         assert!(allowed || found == Err(EgressError::Policy), "{shown}");
@@ -119,7 +124,7 @@ async fn an_answer_is_judged_whole() {
 
 #[tokio::test]
 async fn the_order_of_an_answer_is_of_no_account() {
-    let zone = Zone { v4: vec![PUBLIC, OTHER], v6: vec![PUBLIC_6], ttl: 0, silent: false };
+    let zone = Zone { v4: vec![PUBLIC, OTHER], v6: vec![PUBLIC_6], ttl: 0, ..Zone::default() };
     let dns = Dns::serving(zone, options()).await;
     let expected = Ok(vec![(OTHER, 443).into(), (PUBLIC, 443).into(), (PUBLIC_6, 443).into()]);
     assert_eq!(dns.target().await, expected);
@@ -139,8 +144,8 @@ async fn a_name_that_moves_is_judged_anew() {
 #[tokio::test]
 async fn an_answer_is_believed_no_longer_than_the_operator_says() {
     for (dns_ttl, asked_again) in [(Duration::ZERO, true), (Duration::from_secs(30), false)] {
-        for v4 in [vec![PUBLIC], vec![]] {
-            let zone = Zone { v4, ttl: 86_400, ..Zone::default() };
+        for (v4, unknown) in [(vec![PUBLIC], false), (vec![], false), (vec![], true)] {
+            let zone = Zone { v4, unknown, ttl: 86_400, ..Zone::default() };
             let dns = Dns::serving(zone, GuardOptions { dns_ttl, ..options() }).await;
             let first = dns.target().await;
             let asked = dns.asked();

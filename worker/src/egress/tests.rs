@@ -46,6 +46,25 @@ fn connect_to_reads_as_curls() {
     }
 }
 
+proptest::proptest! {
+    #[test]
+    fn connect_to_reads_back_and_never_panics(
+        text in "[\\[\\]:.a-z0-9é]{0,30}|\\PC{0,30}",
+        host in "[a-z.-]{0,12}",
+        v6: std::net::Ipv6Addr,
+        ports: (Option<u16>, Option<u16>),
+    ) {
+        // Whatever it is, it is read or refused, and a refusal repeats it.
+        if let Err(error) = text.parse::<ConnectTo>() {
+            proptest::prop_assert!(error.to_string().contains(&text), "{}", error);
+        }
+        let shown = |port: Option<u16>| port.map_or_else(String::new, |port| port.to_string());
+        let written = format!("{host}:{}:[{v6}]:{}", shown(ports.0), shown(ports.1));
+        let expected = ConnectTo { host, port: ports.0, to_host: v6.to_string(), to_port: ports.1 };
+        proptest::prop_assert_eq!(written.parse::<ConnectTo>().unwrap(), expected);
+    }
+}
+
 #[tokio::test]
 async fn ports_schemes_and_addresses_are_judged() {
     let guard = Guard::new(GuardOptions {
@@ -159,6 +178,8 @@ async fn a_certificate_is_checked_against_the_name() {
     let (port, ca) = server(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok".to_vec()).await;
     let reply = post("https://receiver.test/x", to(port, "receiver.test", Some(&ca))).await.unwrap();
     assert_eq!((reply.status, reply.body.as_slice()), (200, b"ok".as_slice()));
+    let rooted = post("https://receiver.test./x", to(port, "receiver.test", Some(&ca))).await.unwrap();
+    assert_eq!(rooted.status, 200, "a final dot is not part of the certificate's name");
     let other = post("https://other.test/x", to(port, "other.test", Some(&ca))).await.unwrap_err();
     assert!(other.contains("certificate"), "{other}");
     let unknown = post("https://receiver.test/x", to(port, "receiver.test", None)).await.unwrap_err();
@@ -183,6 +204,86 @@ async fn a_redirect_is_not_followed_and_a_body_is_capped() {
         post("https://receiver.test/x", to(port, "receiver.test", Some(&ca))).await.unwrap().body.len(),
         8192
     );
+}
+
+#[tokio::test]
+async fn what_is_compressed_stays_so() {
+    // The gzip of "ok", and a promise of more than the cap that it would become.
+    let mut gzip = b"HTTP/1.1 500 No\r\ncontent-encoding: gzip\r\ncontent-length: 22\r\n\r\n".to_vec();
+    let body = b"\x1f\x8b\x08\0\0\0\0\0\0\x03\xcb\xcf\x06\0\x47\xdd\xdc\x79\x02\0\0\0";
+    gzip.extend(body);
+    let (port, ca) = server(gzip).await;
+    let reply = post("https://receiver.test/x", to(port, "receiver.test", Some(&ca))).await.unwrap();
+    assert_eq!(reply.body, body);
+}
+
+/// A server that goes on with this after its answer's beginning, without end and with a pause after
+/// each; and how often it has, once nobody reads any more.
+async fn endless(
+    beginning: &'static [u8],
+    more: Vec<u8>,
+    pause: Option<Duration>,
+) -> (u16, tokio::sync::oneshot::Receiver<usize>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (tell, sent) = tokio::sync::oneshot::channel();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let (mut request, mut count) = ([0; 4096], 0);
+        let _ = stream.read(&mut request).await;
+        let _ = stream.write_all(beginning).await;
+        while stream.write_all(&more).await.is_ok() {
+            count += 1;
+            if let Some(pause) = pause {
+                tokio::time::sleep(pause).await;
+            }
+        }
+        let _ = tell.send(count);
+    });
+    (port, sent)
+}
+
+const CHUNKED: &[u8] = b"HTTP/1.1 500 No\r\ntransfer-encoding: chunked\r\n\r\n";
+
+fn in_clear(port: u16) -> GuardOptions {
+    GuardOptions { allow_http: true, allow_ports: vec![port], ..to(1, "x.test", None) }
+}
+
+#[tokio::test]
+async fn a_body_without_end_is_dropped_at_the_cap() {
+    let chunk = format!("400\r\n{}\r\n", "x".repeat(1024));
+    let (port, sent) = endless(CHUNKED, chunk.into(), None).await;
+    let reply = post(&format!("http://127.0.0.1:{port}/"), in_clear(port)).await.unwrap();
+    assert_eq!((reply.status, reply.body.len()), (500, 8192));
+    // The server notices: its connection is gone, whether or not anybody posts again.
+    assert!(sent.await.unwrap() >= 8);
+}
+
+/// A name server takes a second for both families, and an answer drips: the limit is one for both.
+async fn posts_to_the_slow(beginning: &'static [u8], more: &[u8]) {
+    use super::resolve_tests::{Dns, Zone};
+    let (port, sent) = endless(beginning, more.into(), Some(Duration::from_millis(20))).await;
+    let limit = Duration::from_secs(2);
+    let options = GuardOptions { http_timeout: limit, ..in_clear(port) };
+    let late = Duration::from_millis(500);
+    let zone = Zone { v4: vec![Ipv4Addr::LOCALHOST], ttl: 60, late, ..Zone::default() };
+    let dns = Dns::serving(zone, options).await;
+    let url = format!("http://name.example:{port}/").parse().unwrap();
+    let http = Http::new(Arc::clone(&dns.guard)).unwrap();
+    let began = tokio::time::Instant::now();
+    let error = http.post(Post { url, headers: HeaderMap::new(), body: "{}".into() }).await.unwrap_err();
+    let took = began.elapsed();
+    assert_eq!(error.to_string(), "no answer within 2.0s");
+    // A limit for each of the two would take longer by what the name server took.
+    assert!(took >= limit && took < limit + 2 * late, "{took:?}");
+    assert!(sent.await.unwrap() > 0, "the answer had begun");
+}
+
+#[tokio::test]
+async fn one_limit_covers_a_slow_name_server_and_a_slow_answer() {
+    let body = posts_to_the_slow(CHUNKED, b"1\r\nx\r\n");
+    let head = posts_to_the_slow(b"HTTP/1.1 500 No\r\nx: ", b"x");
+    tokio::join!(body, head);
 }
 
 #[tokio::test]

@@ -145,3 +145,25 @@ fn a_password_file_is_read_as_libpq_does() {
     let (config, _) = parse("postgres://u@h:5432/d", &environment).unwrap();
     assert_eq!(config.get_password(), None, "it is open to others");
 }
+
+proptest::proptest! {
+    /// Whatever stands around a password, and whatever is wrong with it, it is not said.
+    #[test]
+    fn no_text_panics_or_says_its_password(
+        around in "\\PC{0,40}",
+        keys in "( ?(host|port|user|dbname|sslmode|password|x)[ =]{0,3}('[^']{0,8}'?|[^ ]{0,8})){0,4}",
+    ) {
+        for text in [
+            around.clone(),
+            keys.clone(),
+            format!("postgres://{around}"),
+            format!("postgres://u:hunter2@{around}"),
+            format!("postgres://u:hunter2@h/d?{around}"),
+            format!("{keys} password=hunter2 {around}"),
+        ] {
+            if let Err(error) = parse(&text, &none) {
+                proptest::prop_assert!(!format!("{error:#}").contains("hunter2"), "{}", text);
+            }
+        }
+    }
+}
