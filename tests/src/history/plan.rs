@@ -118,7 +118,14 @@ impl Plan {
         for _ in 0..rng.usize(1..8) {
             steps.push(match rng.u32(..100) {
                 ..50 => Step::Emit(Kind::draw(rng)),
-                50..55 => Step::EmitMany(Kind::draw(rng), rng.i64(2..12)),
+                50..55 => {
+                    // Now and then more than a worker reads at once.
+                    let flood = rng.u32(..120) == 0;
+                    Step::EmitMany(
+                        Kind::draw(rng),
+                        if flood { rng.i64(1_200..2_000) } else { rng.i64(2..12) },
+                    )
+                }
                 55..58 => Step::Catch(Kind::draw(rng)),
                 58..75 => {
                     depth += 1;
