@@ -27,7 +27,7 @@ use crate::statement::Statements;
 /// Show what a channel would be sent
 ///
 /// Renders the message with the channel's own template and sends nothing. Without --payload it is made up, as
-/// an application might send it. Secrets show as [secret].
+/// an application might send it. Secrets show as `[secret]`.
 #[derive(Args)]
 pub struct Preview {
     /// The channel: of the project where one is named, else a global one
