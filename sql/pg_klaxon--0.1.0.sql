@@ -974,6 +974,19 @@ COMMENT ON COLUMN klaxon.worker.settings IS 'Its settings, secrets masked';
 COMMENT ON COLUMN klaxon.worker.pid IS 'The backend that holds its shards: ending it fences the worker';
 COMMENT ON COLUMN klaxon.worker.notified_at IS 'When its self-test last received a notification; null: none arrives, and polling carries on';
 
+-- What kills workers is found by the shard it is in: see docs/adr/0007-what-kills-workers.md.
+CREATE TABLE klaxon.shard (
+    shard     integer PRIMARY KEY CHECK (shard BETWEEN 0 AND 63),
+    owner     uuid,
+    deaths    integer NOT NULL DEFAULT 0 CHECK (deaths >= 0),
+    died_at   timestamptz
+) WITH (fillfactor = 50);
+COMMENT ON TABLE  klaxon.shard IS 'Who took each shard last, and how often of late its owner ended without giving it up';
+COMMENT ON COLUMN klaxon.shard.shard IS '0 to 63';
+COMMENT ON COLUMN klaxon.shard.owner IS 'The worker that took it last; null once it gave it up';
+COMMENT ON COLUMN klaxon.shard.deaths IS 'Times another worker took it that had not been given up, each within 5 minutes of the one before';
+COMMENT ON COLUMN klaxon.shard.died_at IS 'When that happened last: after the third it is worked with care for 5 minutes';
+
 -- A database copied to staging must not page anyone: a worker whose deployment id differs refuses.
 CREATE TABLE klaxon.deployment (
     id          uuid,
@@ -1951,6 +1964,7 @@ DECLARE
     unrecorded bigint;
     raised bigint;
     skipped bigint;
+    careful bigint;
     warned text[];
 BEGIN
     -- Rights of the owner: it counts everybody's rows, since a user who waits for a message must
@@ -1973,6 +1987,8 @@ BEGIN
     SELECT count(*) INTO unsealed FROM klaxon.delivery AS d WHERE octet_length(d.mac) <> 32;
     SELECT count(*) INTO unrecorded FROM klaxon.config_change AS c;
     SELECT coalesce(sum(f.events), 0) INTO raised FROM klaxon.filter_error AS f;
+    -- As Record::careful_until in the worker has it.
+    SELECT count(*) INTO careful FROM klaxon.shard AS s WHERE s.deaths >= 3 AND s.died_at > at - interval '5 min';
     SELECT count(*) INTO skipped FROM klaxon.watcher_error AS e WHERE e.failed_at > at - interval '1 h';
 
     warned := array_remove(ARRAY[
@@ -1986,6 +2002,8 @@ BEGIN
         CASE WHEN failing > 0 THEN CASE failing WHEN 1 THEN '1 channel is' ELSE failing || ' channels are' END
             || ' failing: see klaxon.channel_health' END,
         CASE WHEN overdue IS NOT NULL THEN format('oldest pending is %s overdue', date_trunc('second', at - overdue)) END,
+        CASE WHEN careful > 0 THEN format('workers keep ending in %s worked with care, one delivery at a time',
+            CASE careful WHEN 1 THEN '1 shard, which is' ELSE careful || ' shards, which are' END) END,
         CASE WHEN died > 0 THEN format('%s died in the last hour: klaxon.retry_dead() puts them back',
             CASE died WHEN 1 THEN '1 delivery' ELSE died || ' deliveries' END) END,
         CASE WHEN skipped > 0 THEN format('%s of watched tables skipped in the last hour: see klaxon.watcher_error',
@@ -3053,7 +3071,7 @@ GRANT INSERT (project, events, filters, mode, digest_at, digest_timezone, cooldo
 GRANT UPDATE (read_at) ON klaxon.inbox TO klaxon_user, klaxon_app, klaxon_admin;
 
 -- Administrators.
-GRANT SELECT ON klaxon.worker, klaxon.deployment, klaxon.cooldown, klaxon.held_back, klaxon.filter_error, klaxon.audit_head, klaxon.config_change TO klaxon_admin;
+GRANT SELECT ON klaxon.worker, klaxon.shard, klaxon.deployment, klaxon.cooldown, klaxon.held_back, klaxon.filter_error, klaxon.audit_head, klaxon.config_change TO klaxon_admin;
 GRANT SELECT, UPDATE (on_error) ON klaxon.watcher TO klaxon_emitter, klaxon_admin;
 GRANT SELECT ON klaxon.watcher_error TO klaxon_emitter, klaxon_admin;
 GRANT INSERT (slug, name, url, default_branch), UPDATE (slug, name, url, default_branch), DELETE ON klaxon.project TO klaxon_admin;
@@ -3065,7 +3083,7 @@ GRANT INSERT (project, agent_id, name, timeout, last_seen_at, online), UPDATE (n
 GRANT SELECT ON klaxon.project, klaxon.event_type, klaxon.event, klaxon.channel, klaxon.channel_secret, klaxon.subscription,
     klaxon.subscription_channel, klaxon.deployment, klaxon.member TO klaxon_worker;
 GRANT SELECT, INSERT, UPDATE, DELETE ON klaxon.outbox, klaxon.digest_item, klaxon.dead_letter, klaxon.channel_state,
-    klaxon.cooldown, klaxon.held_back, klaxon.filter_error, klaxon.worker TO klaxon_worker;
+    klaxon.cooldown, klaxon.held_back, klaxon.filter_error, klaxon.worker, klaxon.shard TO klaxon_worker;
 -- For those who look: klaxon status and klaxon doctor have the worker's connection.
 GRANT SELECT ON klaxon.recent_deliveries, klaxon.channel_health, klaxon.pending TO klaxon_worker;
 GRANT SELECT, INSERT ON klaxon.delivery TO klaxon_worker;
@@ -3086,7 +3104,7 @@ BEGIN
     FOREACH guarded IN ARRAY ARRAY[
         'project', 'member', 'event_type', 'channel', 'channel_secret', 'channel_state', 'subscription', 'subscription_channel',
         'subscription_pattern', 'default_subscription', 'event', 'event_key', 'inbox', 'agent', 'outbox', 'digest_item', 'dead_letter',
-        'cooldown', 'held_back', 'filter_error', 'delivery', 'config_change', 'watcher', 'watcher_error', 'channel_test', 'config_test', 'seen_signature', 'audit_head', 'worker', 'deployment'
+        'cooldown', 'held_back', 'filter_error', 'delivery', 'config_change', 'watcher', 'watcher_error', 'channel_test', 'config_test', 'seen_signature', 'audit_head', 'worker', 'shard', 'deployment'
     ] LOOP
         EXECUTE pg_catalog.format('ALTER TABLE klaxon.%I ENABLE ROW LEVEL SECURITY', guarded);
         EXECUTE pg_catalog.format('CREATE POLICY worker ON klaxon.%I TO klaxon_worker USING (true) WITH CHECK (true)', guarded);

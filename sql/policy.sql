@@ -72,7 +72,7 @@ GRANT INSERT (project, events, filters, mode, digest_at, digest_timezone, cooldo
 GRANT UPDATE (read_at) ON klaxon.inbox TO klaxon_user, klaxon_app, klaxon_admin;
 
 -- Administrators.
-GRANT SELECT ON klaxon.worker, klaxon.deployment, klaxon.cooldown, klaxon.held_back, klaxon.filter_error, klaxon.audit_head, klaxon.config_change TO klaxon_admin;
+GRANT SELECT ON klaxon.worker, klaxon.shard, klaxon.deployment, klaxon.cooldown, klaxon.held_back, klaxon.filter_error, klaxon.audit_head, klaxon.config_change TO klaxon_admin;
 GRANT SELECT, UPDATE (on_error) ON klaxon.watcher TO klaxon_emitter, klaxon_admin;
 GRANT SELECT ON klaxon.watcher_error TO klaxon_emitter, klaxon_admin;
 GRANT INSERT (slug, name, url, default_branch), UPDATE (slug, name, url, default_branch), DELETE ON klaxon.project TO klaxon_admin;
@@ -84,7 +84,7 @@ GRANT INSERT (project, agent_id, name, timeout, last_seen_at, online), UPDATE (n
 GRANT SELECT ON klaxon.project, klaxon.event_type, klaxon.event, klaxon.channel, klaxon.channel_secret, klaxon.subscription,
     klaxon.subscription_channel, klaxon.deployment, klaxon.member TO klaxon_worker;
 GRANT SELECT, INSERT, UPDATE, DELETE ON klaxon.outbox, klaxon.digest_item, klaxon.dead_letter, klaxon.channel_state,
-    klaxon.cooldown, klaxon.held_back, klaxon.filter_error, klaxon.worker TO klaxon_worker;
+    klaxon.cooldown, klaxon.held_back, klaxon.filter_error, klaxon.worker, klaxon.shard TO klaxon_worker;
 -- For those who look: klaxon status and klaxon doctor have the worker's connection.
 GRANT SELECT ON klaxon.recent_deliveries, klaxon.channel_health, klaxon.pending TO klaxon_worker;
 GRANT SELECT, INSERT ON klaxon.delivery TO klaxon_worker;
@@ -105,7 +105,7 @@ BEGIN
     FOREACH guarded IN ARRAY ARRAY[
         'project', 'member', 'event_type', 'channel', 'channel_secret', 'channel_state', 'subscription', 'subscription_channel',
         'subscription_pattern', 'default_subscription', 'event', 'event_key', 'inbox', 'agent', 'outbox', 'digest_item', 'dead_letter',
-        'cooldown', 'held_back', 'filter_error', 'delivery', 'config_change', 'watcher', 'watcher_error', 'channel_test', 'config_test', 'seen_signature', 'audit_head', 'worker', 'deployment'
+        'cooldown', 'held_back', 'filter_error', 'delivery', 'config_change', 'watcher', 'watcher_error', 'channel_test', 'config_test', 'seen_signature', 'audit_head', 'worker', 'shard', 'deployment'
     ] LOOP
         EXECUTE pg_catalog.format('ALTER TABLE klaxon.%I ENABLE ROW LEVEL SECURITY', guarded);
         EXECUTE pg_catalog.format('CREATE POLICY worker ON klaxon.%I TO klaxon_worker USING (true) WITH CHECK (true)', guarded);

@@ -32,6 +32,7 @@ DECLARE
     unrecorded bigint;
     raised bigint;
     skipped bigint;
+    careful bigint;
     warned text[];
 BEGIN
     -- Rights of the owner: it counts everybody's rows, since a user who waits for a message must
@@ -54,6 +55,8 @@ BEGIN
     SELECT count(*) INTO unsealed FROM klaxon.delivery AS d WHERE octet_length(d.mac) <> 32;
     SELECT count(*) INTO unrecorded FROM klaxon.config_change AS c;
     SELECT coalesce(sum(f.events), 0) INTO raised FROM klaxon.filter_error AS f;
+    -- As Record::careful_until in the worker has it.
+    SELECT count(*) INTO careful FROM klaxon.shard AS s WHERE s.deaths >= 3 AND s.died_at > at - interval '5 min';
     SELECT count(*) INTO skipped FROM klaxon.watcher_error AS e WHERE e.failed_at > at - interval '1 h';
 
     warned := array_remove(ARRAY[
@@ -67,6 +70,8 @@ BEGIN
         CASE WHEN failing > 0 THEN CASE failing WHEN 1 THEN '1 channel is' ELSE failing || ' channels are' END
             || ' failing: see klaxon.channel_health' END,
         CASE WHEN overdue IS NOT NULL THEN format('oldest pending is %s overdue', date_trunc('second', at - overdue)) END,
+        CASE WHEN careful > 0 THEN format('workers keep ending in %s worked with care, one delivery at a time',
+            CASE careful WHEN 1 THEN '1 shard, which is' ELSE careful || ' shards, which are' END) END,
         CASE WHEN died > 0 THEN format('%s died in the last hour: klaxon.retry_dead() puts them back',
             CASE died WHEN 1 THEN '1 delivery' ELSE died || ' deliveries' END) END,
         CASE WHEN skipped > 0 THEN format('%s of watched tables skipped in the last hour: see klaxon.watcher_error',

@@ -21,6 +21,19 @@ COMMENT ON COLUMN klaxon.worker.settings IS 'Its settings, secrets masked';
 COMMENT ON COLUMN klaxon.worker.pid IS 'The backend that holds its shards: ending it fences the worker';
 COMMENT ON COLUMN klaxon.worker.notified_at IS 'When its self-test last received a notification; null: none arrives, and polling carries on';
 
+-- What kills workers is found by the shard it is in: see docs/adr/0007-what-kills-workers.md.
+CREATE TABLE klaxon.shard (
+    shard     integer PRIMARY KEY CHECK (shard BETWEEN 0 AND 63),
+    owner     uuid,
+    deaths    integer NOT NULL DEFAULT 0 CHECK (deaths >= 0),
+    died_at   timestamptz
+) WITH (fillfactor = 50);
+COMMENT ON TABLE  klaxon.shard IS 'Who took each shard last, and how often of late its owner ended without giving it up';
+COMMENT ON COLUMN klaxon.shard.shard IS '0 to 63';
+COMMENT ON COLUMN klaxon.shard.owner IS 'The worker that took it last; null once it gave it up';
+COMMENT ON COLUMN klaxon.shard.deaths IS 'Times another worker took it that had not been given up, each within 5 minutes of the one before';
+COMMENT ON COLUMN klaxon.shard.died_at IS 'When that happened last: after the third it is worked with care for 5 minutes';
+
 -- A database copied to staging must not page anyone: a worker whose deployment id differs refuses.
 CREATE TABLE klaxon.deployment (
     id          uuid,

@@ -160,6 +160,8 @@ fn fetched(row: &Row) -> Result<Fetched, Error> {
         due_at: place.due_at,
         created_at: row.try_get("created_at")?,
         attempts: row.try_get("attempts")?,
+        interrupted: row.try_get("interrupted")?,
+        counted: false,
         replayed: row.try_get("replayed")?,
         event_type: row.try_get("event_type")?,
         project: row.try_get("project")?,

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod backoff;
+mod caution;
 mod channel;
 mod circuit;
 mod clock;

@@ -5,9 +5,11 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::future::join;
 use tokio_postgres::{Client, Error};
 use uuid::Uuid;
 
+use crate::caution::{self, Record};
 use crate::clock::{Clock, DbTime};
 use crate::schedule::{SHARDS, Shards};
 use crate::statement::Statements;
@@ -110,24 +112,48 @@ pub async fn fence(client: &Client, statements: &Statements, worker: Uuid) -> Re
     row.map(|row| Ok(Fenced { host: row.try_get("host")?, ended: row.try_get("ended")? })).transpose()
 }
 
-/// Locks those of `shards` that nobody holds.
+/// Locks those of `shards` that nobody holds, for worker `me`. Returns what is on record of each.
 ///
 /// # Errors
 ///
 /// Where the session breaks.
-pub async fn lock(client: &Client, statements: &Statements, shards: Shards) -> Result<Shards, Error> {
-    let rows = client.query(&statements.lock, &[&LOCK_CLASS, &as_integers(shards)]).await?;
-    as_shards(&rows)
+pub async fn lock(
+    client: &Client,
+    statements: &Statements,
+    me: Uuid,
+    shards: Shards,
+) -> Result<Vec<Record>, Error> {
+    let memory = caution::MEMORY.as_secs_f64();
+    let rows = client.query(&statements.lock, &[&LOCK_CLASS, &as_integers(shards), &me, &memory]).await?;
+    let record = |row: &tokio_postgres::Row| {
+        let shard: i32 = row.try_get("shard")?;
+        let (deaths, died_at) = (row.try_get("deaths")?, row.try_get("died_at")?);
+        Ok(i16::try_from(shard).ok().map(|shard| Record { shard, deaths, died_at }))
+    };
+    rows.iter().filter_map(|row| record(row).transpose()).collect()
 }
 
-/// Unlocks `shards`, after everything of them is settled.
+/// Gives up `shards` of worker `me`, after everything of them is settled. First it is written that they are
+/// given up: in one statement the next owner could have the lock before that is committed, and take this
+/// worker for dead. One round trip all the same.
 ///
 /// # Errors
 ///
 /// Where the session breaks.
-pub async fn unlock(client: &Client, statements: &Statements, shards: Shards) -> Result<Shards, Error> {
-    let rows = client.query(&statements.unlock, &[&LOCK_CLASS, &as_integers(shards)]).await?;
-    as_shards(&rows)
+pub async fn unlock(
+    client: &Client,
+    statements: &Statements,
+    me: Uuid,
+    shards: Shards,
+) -> Result<Shards, Error> {
+    let shards = as_integers(shards);
+    let (given_up, unlocked) = join(
+        client.execute(&statements.give_up, &[&me, &shards]),
+        client.query(&statements.unlock, &[&LOCK_CLASS, &shards]),
+    )
+    .await;
+    given_up?;
+    as_shards(&unlocked?)
 }
 
 fn as_integers(shards: Shards) -> Vec<i32> {

@@ -1,6 +1,7 @@
 //! The worker at work: one engine a database, and what they share.
 
 mod answer;
+mod careful;
 mod choose;
 mod engine;
 mod flight;

@@ -48,6 +48,6 @@ macro_rules! statements {
 }
 
 statements! {
-    answer_test, append, channels, cooldown, disable, discover, event_types, fence, first_due, heartbeat, leave, lock, overflow,
+    answer_test, append, channels, cooldown, count, disable, discover, event_types, fence, first_due, give_up, heartbeat, leave, lock, overflow,
     passed, projects, refill, register, sent, start, take_tests, tick, unlock, unsent,
 }

@@ -12,7 +12,7 @@ use crate::clock::DbTime;
 use crate::directory::Found;
 use crate::discover::News;
 use crate::ownership::{self, Roll};
-use crate::schedule::{Fetched, Hold};
+use crate::schedule::{Fetched, Hold, Shards};
 use crate::settle::Settled;
 use crate::statement::reason;
 
@@ -26,11 +26,14 @@ impl Engine {
                     tracing::warn!(%worker, host = fenced.host, ended = fenced.ended, "fenced a silent worker");
                 }
             }
-            Answer::Locked { shards, begins, start } => {
+            Answer::Locked { records, begins, start } => {
+                let shards: Shards = records.iter().map(|record| record.shard).collect();
                 if let Some((snapshot, clock)) = start {
                     (self.session.snapshot, self.clock) = (Some(snapshot), clock);
                 }
                 self.session.locked = self.session.locked.union(shards);
+                self.caution.note(&records);
+                self.take_care(now);
                 // What it was taking when it was told to stop is not its to begin with.
                 if !shards.is_empty() && self.session.draining.is_none() {
                     self.schedule.own(shards);
@@ -88,6 +91,7 @@ impl Engine {
                 tracing::error!(reason = reason(&error), "cannot settle cooldowns, trying again");
                 self.waiting.undecided(now);
             }
+            Answer::Counted { asked, due } => self.counted(asked, &due, now),
             Answer::Settled(result, written) => {
                 self.written = written;
                 match result {

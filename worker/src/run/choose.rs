@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::careful::Cautious;
 use super::engine::{Engine, Turn};
 use super::job::Job;
 use crate::ownership::HEARTBEAT;
@@ -34,11 +35,11 @@ impl Engine {
         let surplus = self.session.locked.without(self.schedule.owned());
         let drained: Shards = surplus.iter().filter(|shard| self.schedule.is_drained(*shard)).collect();
         if !drained.is_empty() {
-            return Some(Job::Unlock(drained));
+            return Some(Job::Unlock { worker: self.worker, shards: drained });
         }
         if std::mem::take(&mut self.session.lock_due) {
             let wanted = self.session.wanted.without(self.session.locked);
-            return Some(Job::Lock { wanted, afresh: self.session.locked.is_empty() });
+            return Some(Job::Lock { worker: self.worker, wanted, afresh: self.session.locked.is_empty() });
         }
         if let Some(tested) = self.session.tested.pop_front() {
             return Some(Job::AnswerTest(tested));
@@ -52,6 +53,9 @@ impl Engine {
         }
         if let Some((channel_id, reason)) = self.session.disable.pop_front() {
             return Some(Job::Disable { channel_id, reason });
+        }
+        if !self.cautious.is_empty() {
+            return Some(Job::Count(self.cautious.iter().map(Cautious::intent).collect()));
         }
         for _ in 0..4 {
             let turn = self.turn;

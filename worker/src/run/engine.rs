@@ -12,11 +12,13 @@ use tokio::time::sleep_until;
 use tokio_postgres::Notification;
 use uuid::Uuid;
 
+use super::careful::Cautious;
 use super::flight::{self, Landing};
 use super::job::{self, Answer, DEADLINE, Database, Doing, Lost};
 use super::queue::Outcomes;
 use super::test::Tested;
 use super::{DRAIN_MARGIN, Shared};
+use crate::caution::Caution;
 use crate::channel::Project;
 use crate::clock::{Clock, DbTime};
 use crate::cooldown::Waiting;
@@ -41,6 +43,9 @@ pub struct Engine {
     /// What waits for a cooldown to be settled.
     pub(super) waiting: Waiting,
     pub(super) outcomes: Outcomes,
+    /// Shards that are worked with care, and what of them waits for its attempt to be counted.
+    pub(super) caution: Caution,
+    pub(super) cautious: Vec<Cautious>,
     pub(super) written: Written,
     pub(super) turn: Turn,
     pub(super) session: State,
@@ -125,6 +130,8 @@ impl Engine {
             tests: JoinSet::new(),
             waiting: Waiting::default(),
             outcomes: Outcomes::default(),
+            caution: Caution::default(),
+            cautious: Vec::new(),
             written: Written::default(),
             turn: Turn::Discover,
             session: State::default(),
@@ -153,7 +160,8 @@ impl Engine {
         self.directory.clear();
         let result = self.turn_over(&database, &mut notifications, shutdown).await;
         self.schedule.disown((0..i16::from(SHARDS)).collect());
-        for row in self.waiting.clear() {
+        let cautious = std::mem::take(&mut self.cautious).into_iter().map(|one| one.row);
+        for row in self.waiting.clear().into_iter().chain(cautious).collect::<Vec<_>>() {
             self.schedule.put_down(row, self.clock.at(Instant::now()));
         }
         self.outcomes.session_lost();
@@ -174,6 +182,7 @@ impl Engine {
                 self.drain(now);
             }
             self.schedule.wake(self.clock.at(now));
+            self.take_care(now);
             let starving = self.dispatch(now);
             if doing.is_none()
                 && let Some(job) = self.choose(now)
@@ -234,6 +243,7 @@ impl Engine {
                 Found::Route(route) => match flight::unfit(&row, &route, time) {
                     Some((reason, note)) => self.give_up(row, reason, note, time),
                     None if row.cooldown_task.is_some() => self.wait(row, &route, time),
+                    None if self.is_suspect(&row) => self.be_careful(row, route, project, permit, time),
                     None => self.launch(row, route, project, permit),
                 },
             }
@@ -241,7 +251,7 @@ impl Engine {
         self.schedule.is_ready()
     }
 
-    fn launch(
+    pub(super) fn launch(
         &mut self,
         row: Pending,
         route: Arc<Route>,

@@ -54,6 +54,17 @@ pub fn unfit(row: &Pending, route: &Route, now: DbTime) -> Option<(&'static str,
     expired.then_some(("expired", None))
 }
 
+/// Seconds between attempts at `row`.
+pub fn retry_schedule<'a>(row: &Pending, route: &'a Route) -> &'a [u32] {
+    let own = route.channel.settings.as_ref().ok();
+    let own = own.and_then(|settings| settings.delivery.retry_schedule.as_deref());
+    // Somebody waits for what a test says: it is not tried again.
+    match row.event_type.as_str() {
+        TEST => &[],
+        _ => own.unwrap_or(&backoff::DEFAULT_SCHEDULE),
+    }
+}
+
 /// Makes the attempt. A panic in it is one failed attempt and nothing more.
 pub async fn fly(
     courier: Arc<Courier>,
@@ -87,7 +98,7 @@ fn delivery(row: &mut Pending, project: Option<Arc<Project>>, meaning: Meaning) 
         severity: event.severity.or(meaning.severity),
         resolves: meaning.resolves,
         project,
-        attempt: row.attempts.saturating_add(1),
+        attempt: row.attempt(),
         occurred_at: event.occurred_at.unix_micros(),
         payload: event.payload,
         held_back: row.held_back,
@@ -103,7 +114,7 @@ impl Landing {
 
     /// What becomes of the row; `chance` is a random number of `0.0..1.0`.
     pub fn judge(self, chance: f64) -> Verdicts {
-        let attempt = self.row.attempts.saturating_add(1);
+        let attempt = self.row.attempt();
         let answer = self.answer.unwrap_or_else(|| Answer {
             verdict: Verdict::Retry { after: None },
             code: None,
@@ -118,13 +129,7 @@ impl Landing {
         let end = match answer.verdict {
             Verdict::Sent => End::Sent,
             Verdict::Retry { after } => {
-                let own = self.route.channel.settings.as_ref().ok();
-                let own = own.and_then(|settings| settings.delivery.retry_schedule.as_deref());
-                // Somebody waits for what a test says: it is not tried again.
-                let schedule = match self.row.event_type.as_str() {
-                    TEST => &[],
-                    _ => own.unwrap_or(&backoff::DEFAULT_SCHEDULE),
-                };
+                let schedule = retry_schedule(&self.row, &self.route);
                 backoff::retry_delay(schedule, attempt, after, chance)
                     .map_or(End::Dead("retries exhausted"), End::Retry)
             }

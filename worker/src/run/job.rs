@@ -4,6 +4,7 @@
 //! would see rows that may yet roll back. And because everything that is read and written then has an
 //! order, which is what the schedule's bookkeeping rests on.
 
+use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use uuid::Uuid;
 
 use super::Shared;
 use super::test::{self, Tested};
+use crate::caution::Record;
 use crate::channel::Channel;
 use crate::clock::{Clock, DbTime};
 use crate::cooldown::{self, Decided};
@@ -22,7 +24,7 @@ use crate::discover::{self, Discovery, ReadError, Snapshot};
 use crate::journal;
 use crate::ownership::{self, Fenced, HEARTBEAT, Roll};
 use crate::schedule::{Ask, Fetched, Shards};
-use crate::settle::{self, Log, Outcome, SettleError, Settled, Written};
+use crate::settle::{self, Intent, Log, Outcome, SettleError, Settled, Written};
 use crate::statement::{Statements, reason};
 
 /// How long Postgres may take to answer. Its own `statement_timeout` is shorter: this one is for a
@@ -75,15 +77,17 @@ pub enum Job {
     /// End a silent worker.
     Fence(Uuid),
     /// Take shards, and see where their channels begin. With `afresh`, reading begins here too.
-    Lock { wanted: Shards, afresh: bool },
+    Lock { worker: Uuid, wanted: Shards, afresh: bool },
     /// Hand over shards.
-    Unlock(Shards),
+    Unlock { worker: Uuid, shards: Shards },
     /// Read what is new.
     Discover { last: Snapshot, owned: Shards, room: (usize, usize) },
     /// Read what waits.
     Refill { asks: Vec<Ask>, bytes: usize },
     /// Settle the cooldowns that these deliveries wait for: subscription, task and delivery.
     Cooldowns(Vec<(i64, String, Uuid)>),
+    /// Count attempts before they are made.
+    Count(Vec<Intent>),
     /// Write outcomes.
     Settle { outcomes: Arc<Vec<Outcome>>, log: Arc<Log>, written: Written },
     /// Read channels, projects and event types.
@@ -108,7 +112,7 @@ pub enum Answer {
     /// To a fence.
     Fenced(Uuid, Option<Fenced>),
     /// To a lock: what was free, where its channels begin, and where reading begins if afresh.
-    Locked { shards: Shards, begins: Vec<(i64, DbTime)>, start: Option<(Snapshot, Clock)> },
+    Locked { records: Vec<Record>, begins: Vec<(i64, DbTime)>, start: Option<(Snapshot, Clock)> },
     /// To an unlock.
     Unlocked(Shards),
     /// To a read of what is new.
@@ -117,6 +121,8 @@ pub enum Answer {
     Rows { asks: Vec<Ask>, rows: Vec<Fetched>, clock: Option<Clock> },
     /// To cooldowns: what was decided, or why nothing was.
     Cooldowns(Result<Decided, tokio_postgres::Error>),
+    /// To attempts to be counted: how many, and when those are due again that were.
+    Counted { asked: usize, due: HashMap<Uuid, DbTime> },
     /// To a batch.
     Settled(Result<Settled, SettleError>, Written),
     /// To a load.
@@ -160,13 +166,16 @@ async fn perform(database: &Database, shared: &Shared, job: Job) -> Result<Answe
             Answer::Roll(roll)
         }
         Job::Fence(worker) => Answer::Fenced(worker, ownership::fence(client, statements, worker).await?),
-        Job::Lock { wanted, afresh } => {
+        Job::Lock { worker, wanted, afresh } => {
             let start = if afresh { Some(discover::start(client, statements).await?) } else { None };
-            let shards = ownership::lock(client, statements, wanted).await?;
+            let records = ownership::lock(client, statements, worker, wanted).await?;
+            let shards = records.iter().map(|record| record.shard).collect();
             let begins = discover::first_due(client, statements, shards).await?;
-            Answer::Locked { shards, begins, start }
+            Answer::Locked { records, begins, start }
         }
-        Job::Unlock(shards) => Answer::Unlocked(ownership::unlock(client, statements, shards).await?),
+        Job::Unlock { worker, shards } => {
+            Answer::Unlocked(ownership::unlock(client, statements, worker, shards).await?)
+        }
         Job::Discover { last, owned, room } => {
             Answer::News(discover::discover(client, statements, &last, owned, room).await?)
         }
@@ -178,6 +187,10 @@ async fn perform(database: &Database, shared: &Shared, job: Job) -> Result<Answe
             Err(error) if client.is_closed() => return Err(error.into()),
             result => Answer::Cooldowns(result),
         },
+        Job::Count(intents) => {
+            let due = settle::count(client, statements, &intents).await?;
+            Answer::Counted { asked: intents.len(), due }
+        }
         Job::Settle { outcomes, log, mut written } => {
             let result = settle::settle(client, statements, &log, &outcomes, &mut written).await;
             match result {
@@ -226,7 +239,7 @@ async fn perform(database: &Database, shared: &Shared, job: Job) -> Result<Answe
         },
         Job::Leave { worker, owned } => {
             client.execute(&statements.leave, &[&worker]).await?;
-            ownership::unlock(client, statements, owned).await?;
+            ownership::unlock(client, statements, worker, owned).await?;
             Answer::Left
         }
     })

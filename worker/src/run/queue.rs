@@ -162,6 +162,8 @@ mod tests {
             due_at: at,
             created_at: at,
             attempts: 0,
+            interrupted: false,
+            counted: false,
             replayed: false,
             event_type: "task.failed".to_owned(),
             project: None,

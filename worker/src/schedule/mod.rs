@@ -61,6 +61,11 @@ pub struct Schedule {
     known: HashSet<Uuid>,
     /// Deliveries in flight or not yet settled, of each shard.
     outstanding: [usize; SHARDS as usize],
+    /// Shards that are worked with care: one delivery at a time.
+    careful: Shards,
+    /// Channels of those that wait, in their turn, until nothing of their shard is outstanding. Each still
+    /// counts as in the round.
+    parked: VecDeque<i64>,
     rows: usize,
     bytes: usize,
 }
@@ -77,6 +82,8 @@ impl Schedule {
             alarms: BTreeSet::new(),
             known: HashSet::new(),
             outstanding: [0; SHARDS as usize],
+            careful: Shards::default(),
+            parked: VecDeque::new(),
             rows: 0,
             bytes: 0,
         }
@@ -114,6 +121,19 @@ impl Schedule {
     /// Whether nothing at all is on its way or waits to be settled.
     pub fn is_quiet(&self) -> bool {
         self.outstanding.iter().all(|count| *count == 0)
+    }
+
+    /// The shards that are worked with care.
+    pub fn careful(&self) -> Shards {
+        self.careful
+    }
+
+    /// Works these shards with care, and no others: of each, one delivery at a time, from its being chosen
+    /// until it is settled.
+    pub fn take_care(&mut self, shards: Shards) {
+        self.careful = shards;
+        // Those that still have to wait are parked again when it is their turn.
+        self.round.extend(self.parked.drain(..));
     }
 
     /// How many rows and bytes a read of what is new may bring now; zero rows where there is no room.
@@ -225,6 +245,11 @@ impl Schedule {
         }
         let limit = (free / 4).clamp(1, self.limits.per_channel);
         while let Some(channel_id) = self.round.pop_front() {
+            let shard = shard_of(channel_id);
+            if self.careful.contains(shard) && !self.is_drained(shard) {
+                self.parked.push_back(channel_id);
+                continue;
+            }
             let Some(lane) = self.lanes.get_mut(&channel_id) else { continue };
             lane.in_round = false;
             if !lane.may_send(now, limit) {
@@ -360,6 +385,12 @@ impl Schedule {
         let shard = shard_of(channel_id);
         if let Some(count) = usize::try_from(shard).ok().and_then(|at| self.outstanding.get_mut(at)) {
             *count = count.saturating_add_signed(by);
+        }
+        if self.careful.contains(shard) && self.is_drained(shard) {
+            let parked = std::mem::take(&mut self.parked).into_iter();
+            let (free, waiting): (VecDeque<_>, _) = parked.partition(|id| shard_of(*id) == shard);
+            self.parked = waiting;
+            self.round.extend(free);
         }
     }
 

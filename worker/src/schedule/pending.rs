@@ -99,6 +99,10 @@ pub struct Pending {
     pub created_at: DbTime,
     /// Attempts made so far.
     pub attempts: i32,
+    /// Whether the last of them was counted and never settled: its worker ended.
+    pub interrupted: bool,
+    /// Whether the one that is about to be made is among them.
+    pub counted: bool,
     /// Whether a replay wrote it.
     pub replayed: bool,
     /// The event's type.
@@ -128,6 +132,11 @@ impl Pending {
     /// Bytes of memory it is counted as.
     pub fn size(&self) -> usize {
         OVERHEAD + self.event.as_ref().map_or(0, |event| event.payload.get().len())
+    }
+
+    /// The number of the attempt that is about to be made, from 1.
+    pub fn attempt(&self) -> i32 {
+        self.attempts.saturating_add(i32::from(!self.counted))
     }
 
     /// What to remember of it while it is on its way.

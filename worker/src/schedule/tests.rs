@@ -21,6 +21,8 @@ fn row(id: u128, channel_id: i64, due: i64) -> Pending {
         due_at: at(due),
         created_at: at(due),
         attempts: 0,
+        interrupted: false,
+        counted: false,
         replayed: false,
         event_type: "task.failed".to_owned(),
         project: None,
@@ -287,6 +289,48 @@ fn take(schedule: &mut Schedule, database: &Database, shards: Shards, now: DbTim
             schedule.mark(*channel_id, place.due_at, now);
         }
     }
+}
+
+/// Everything that may be sent now.
+fn send(schedule: &mut Schedule, now: i64) -> Vec<Ticket> {
+    std::iter::from_fn(|| schedule.next(at(now), 100)).map(|row| row.ticket()).collect()
+}
+
+#[test]
+fn a_careful_shard_sends_one_at_a_time_until_it_is_settled_and_each_channel_in_its_turn() {
+    let mut schedule = schedule(16, 1_000);
+    let careful: Shards = [1].into_iter().collect();
+    schedule.take_care(careful);
+    // Two channels of the careful shard, one of another.
+    for (id, channel_id) in [(1, 1), (2, 1), (3, 65), (4, 65), (5, 2), (6, 2)] {
+        schedule.offer(Fetched::Whole(Box::new(row(id, channel_id, 0))), at(1));
+    }
+    let (mut channels, mut others) = (Vec::new(), 0);
+    for _ in 0..4 {
+        let sent = send(&mut schedule, 1);
+        let (cautious, free): (Vec<_>, Vec<_>) = sent.into_iter().partition(|ticket| ticket.shard() == 1);
+        others += free.len();
+        assert_eq!(cautious.len(), 1, "one at a time");
+        schedule.finished(&cautious[0], Some(Health::Answers), at(1));
+        assert!(send(&mut schedule, 1).is_empty(), "it has come back, and is not settled");
+        assert!(!schedule.is_ready(), "the engine would turn for nothing");
+        schedule.settled(&cautious[0], None, at(1));
+        channels.push(cautious[0].channel_id);
+    }
+    assert_eq!((channels, others), (vec![1, 65, 1, 65], 2));
+    assert!(send(&mut schedule, 1).is_empty());
+}
+
+#[test]
+fn care_ends_with_all_that_waited_being_sent() {
+    let mut schedule = schedule(16, 1_000);
+    schedule.take_care([1].into_iter().collect());
+    for (id, channel_id) in [(1, 1), (2, 1), (3, 65)] {
+        schedule.offer(Fetched::Whole(Box::new(row(id, channel_id, 0))), at(1));
+    }
+    assert_eq!(send(&mut schedule, 1).len(), 1);
+    schedule.take_care(Shards::default());
+    assert_eq!(send(&mut schedule, 1).len(), 2);
 }
 
 proptest! {

@@ -36,13 +36,14 @@ pub struct Failed<'a> {
     pub rows: Rows,
     pub delays: Vec<i64>,
     pub errors: Vec<Option<&'a str>>,
+    pub made: Vec<i32>,
 }
 
 /// What it takes beside the rows that are given up.
 #[derive(Debug, Default)]
 pub struct Dead<'a> {
     pub rows: Rows,
-    pub attempted: Vec<bool>,
+    pub made: Vec<i32>,
     pub errors: Vec<Option<&'a str>>,
     pub reasons: Vec<&'static str>,
 }
@@ -66,10 +67,11 @@ impl<'a> Batch<'a> {
                     batch.failed.rows.push(outcome);
                     batch.failed.delays.push(microseconds(delay));
                     batch.failed.errors.push(outcome.error());
+                    batch.failed.made.push(outcome.made());
                 }
                 End::Dead(reason) => {
                     batch.dead.rows.push(outcome);
-                    batch.dead.attempted.push(outcome.attempt.is_some());
+                    batch.dead.made.push(outcome.made());
                     batch.dead.errors.push(outcome.error());
                     batch.dead.reasons.push(reason);
                 }
@@ -79,6 +81,7 @@ impl<'a> Batch<'a> {
     }
 }
 
-fn microseconds(span: Duration) -> i64 {
+/// As Postgres takes a span.
+pub fn microseconds(span: Duration) -> i64 {
     i64::try_from(span.as_micros()).unwrap_or(i64::MAX)
 }

@@ -126,7 +126,7 @@ impl Log {
                 seq: lines.head.seq + 1,
                 kind: "attempt",
                 delivery_id: Some(outcome.ticket.id.into_bytes()),
-                attempt: Some(outcome.attempts + 1),
+                attempt: Some(outcome.attempts + outcome.made()),
                 event_id: outcome.event_id.map(Uuid::into_bytes),
                 event_type: Some(&outcome.event_type),
                 project: outcome.project.as_deref(),
@@ -185,7 +185,7 @@ impl<'a> Lines<'a> {
         self.head.mac = mac;
         self.seq.push(record.seq);
         self.delivery_id.push(outcome.ticket.id);
-        self.attempt.push(outcome.attempts + 1);
+        self.attempt.push(outcome.attempts + outcome.made());
         self.event_id.push(outcome.event_id);
         self.event_type.push(&outcome.event_type);
         self.project.push(record.project);

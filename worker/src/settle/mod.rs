@@ -1,6 +1,7 @@
 //! Writing what came of deliveries: the row and its record in the log, in one transaction.
 
 mod batch;
+mod count;
 mod health;
 mod log;
 mod outcome;
@@ -14,6 +15,7 @@ use tokio_postgres::{Client, Error, Row, Statement};
 use uuid::Uuid;
 
 use self::batch::Batch;
+pub use self::count::{Intent, count};
 pub use self::health::Written;
 pub use self::log::{Head, Log};
 pub use self::outcome::{Attempt, ChannelName, End, Outcome};
@@ -109,11 +111,12 @@ async fn transact(
                 &failed.rows.attempts,
                 &failed.delays,
                 &failed.errors,
+                &failed.made,
                 &dead.rows.ids,
                 &dead.rows.channels,
                 &dead.rows.due,
                 &dead.rows.attempts,
-                &dead.attempted,
+                &dead.made,
                 &dead.errors,
                 &dead.reasons,
             ],

@@ -56,11 +56,12 @@ pub struct Outcome {
     pub subscription_id: Option<i64>,
     /// Whether a replay wrote it.
     pub replayed: bool,
-    /// When the row was due, and attempts before this one: what it must still say, or this outcome is
-    /// none of its business.
+    /// When the row is due: what it must still say, or this outcome is none of its business.
     pub due_at: DbTime,
-    /// Attempts before this one.
+    /// Attempts it says were made: likewise.
     pub attempts: i32,
+    /// Whether this one is among them.
+    pub counted: bool,
     /// The channel; `None` where it is gone.
     pub channel: Option<Arc<ChannelName>>,
     /// The attempt; `None` where none was made.
@@ -95,6 +96,7 @@ impl Outcome {
             replayed: row.replayed,
             due_at: row.due_at,
             attempts: row.attempts,
+            counted: row.counted,
             channel: None,
             attempt: None,
             end: End::Dead(reason),
@@ -113,6 +115,11 @@ impl Outcome {
             End::Retry(_) => "failed",
             End::Dead(_) => "dead",
         }
+    }
+
+    /// Attempts that the row does not yet say were made: this one, if it is one.
+    pub fn made(&self) -> i32 {
+        i32::from(self.attempt.is_some() && !self.counted)
     }
 
     /// What went wrong, sanitized.

@@ -6,6 +6,7 @@
 -- $1 the last snapshot's xmax, $2 what was in progress then, $3 shards owned, $4 rows at most, $5 bytes at most
 WITH fresh AS MATERIALIZED (
     SELECT o.id, o.event_id, o.subscription_id, o.channel_id, o.due_at, o.created_at, o.attempts, o.replayed, o.event_type, o.project,
+           coalesce(o.last_error = 'the worker ended during this attempt', false) AS interrupted,
            o.cooldown_task, o.held_back, (extract(epoch FROM o.held_for) * 1000000)::bigint AS held_for
     FROM (
         SELECT * FROM klaxon.outbox AS o
@@ -31,7 +32,7 @@ WITH fresh AS MATERIALIZED (
 )
 SELECT pg_current_snapshot()::text AS snapshot, clock_timestamp() AS now, (SELECT count(*) >= $4::bigint FROM fresh) AS more,
        b.id, b.event_id, b.subscription_id, b.channel_id, b.due_at, b.created_at, b.attempts, b.replayed, b.event_type, b.project,
-       b.cooldown_task, b.held_back, b.held_for, b.severity,
+       b.interrupted, b.cooldown_task, b.held_back, b.held_for, b.severity,
        CASE WHEN NOT b.cut THEN b.payload END AS payload, b.occurred_at, b.cut
 FROM (VALUES (true)) AS one (row)
 LEFT JOIN bounded AS b ON true

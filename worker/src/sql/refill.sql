@@ -9,6 +9,7 @@ WITH next AS MATERIALIZED (
     FROM unnest($1::bigint[], $2::timestamptz[], $3::uuid[], $4::bigint[]) AS ask (channel_id, due_at, id, room)
     CROSS JOIN LATERAL (
         SELECT o.id, o.event_id, o.subscription_id, o.channel_id, o.due_at, o.created_at, o.attempts, o.replayed, o.event_type, o.project,
+               coalesce(o.last_error = 'the worker ended during this attempt', false) AS interrupted,
                o.cooldown_task, o.held_back, (extract(epoch FROM o.held_for) * 1000000)::bigint AS held_for
         FROM klaxon.outbox AS o
         WHERE o.channel_id = ask.channel_id AND (o.due_at, o.id) >= (ask.due_at, ask.id)
@@ -35,6 +36,6 @@ WITH next AS MATERIALIZED (
 )
 SELECT statement_timestamp() AS now,
        b.id, b.event_id, b.subscription_id, b.channel_id, b.due_at, b.created_at, b.attempts, b.replayed, b.event_type, b.project,
-       b.cooldown_task, b.held_back, b.held_for, b.severity,
+       b.interrupted, b.cooldown_task, b.held_back, b.held_for, b.severity,
        CASE WHEN NOT b.cut THEN b.payload END AS payload, b.occurred_at, b.cut
 FROM bounded AS b

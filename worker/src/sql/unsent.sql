@@ -1,13 +1,14 @@
 -- What was not delivered: to be tried again, by the database's clock, or given up. Only where the row is
--- as it was read; shaped as sent.sql. `attempted` tells a last attempt from a row that was never sent. A
--- delivery that died, was retried by hand and dies again replaces its former self.
+-- as it was read; shaped as sent.sql. `made` is 1 for an attempt, and 0 for a row that was never sent or whose
+-- attempt was counted before it was made. A delivery that died, was retried by hand and dies again replaces its former self.
 -- Returned: the delivery, and when it is due again; null for one that is given up.
--- To be tried again: $1 deliveries, $2 channels, $3 due times and $4 attempts as they were read, $5 microseconds until the next, $6 errors
--- Given up: $7 to $10 likewise, $11 whether this was an attempt, $12 errors, $13 reasons
+-- To be tried again: $1 deliveries, $2 channels, $3 due times and $4 attempts as they were read, $5 microseconds until the next, $6 errors,
+-- $7 attempts made
+-- Given up: $8 to $11 likewise, $12 attempts made, $13 errors, $14 reasons
 WITH failed AS MATERIALIZED (
-    SELECT o.ctid, f.delay, f.error
-    FROM unnest($1::uuid[], $2::bigint[], $3::timestamptz[], $4::integer[], $5::bigint[], $6::text[])
-         AS f (id, channel_id, due_at, attempts, delay, error)
+    SELECT o.ctid, f.delay, f.error, f.made
+    FROM unnest($1::uuid[], $2::bigint[], $3::timestamptz[], $4::integer[], $5::bigint[], $6::text[], $7::integer[])
+         AS f (id, channel_id, due_at, attempts, delay, error, made)
     CROSS JOIN LATERAL (
         SELECT o.ctid FROM klaxon.outbox AS o
         WHERE o.id = f.id AND o.channel_id = f.channel_id AND o.due_at = f.due_at AND o.attempts = f.attempts
@@ -15,14 +16,14 @@ WITH failed AS MATERIALIZED (
     ) AS o
 ), later AS (
     UPDATE klaxon.outbox AS o
-    SET attempts = o.attempts + 1, due_at = clock_timestamp() + f.delay * interval '1 microsecond', last_error = f.error
+    SET attempts = o.attempts + f.made, due_at = clock_timestamp() + f.delay * interval '1 microsecond', last_error = f.error
     FROM failed AS f
     WHERE o.ctid = f.ctid
     RETURNING o.id, o.due_at
 ), dead AS MATERIALIZED (
-    SELECT o.ctid, d.attempted, d.error, d.reason
-    FROM unnest($7::uuid[], $8::bigint[], $9::timestamptz[], $10::integer[], $11::boolean[], $12::text[], $13::text[])
-         AS d (id, channel_id, due_at, attempts, attempted, error, reason)
+    SELECT o.ctid, d.made, d.error, d.reason
+    FROM unnest($8::uuid[], $9::bigint[], $10::timestamptz[], $11::integer[], $12::integer[], $13::text[], $14::text[])
+         AS d (id, channel_id, due_at, attempts, made, error, reason)
     CROSS JOIN LATERAL (
         SELECT o.ctid FROM klaxon.outbox AS o
         WHERE o.id = d.id AND o.channel_id = d.channel_id AND o.due_at = d.due_at AND o.attempts = d.attempts
@@ -33,7 +34,7 @@ WITH failed AS MATERIALIZED (
     USING dead AS d
     WHERE o.ctid = d.ctid
     RETURNING o.id, o.event_id, o.event_type, o.project, o.subscription_id, o.channel_id, o.due_at,
-              o.attempts + d.attempted::integer AS attempts, coalesce(d.error, o.last_error) AS last_error, o.replayed, o.created_at, d.reason,
+              o.attempts + d.made AS attempts, coalesce(d.error, o.last_error) AS last_error, o.replayed, o.created_at, d.reason,
               o.held_back, o.held_for
 ), kept AS (
     INSERT INTO klaxon.dead_letter AS l
