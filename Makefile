@@ -58,7 +58,7 @@ test-pg:
 	fi
 
 test-client:
-	KLAXON_BIN=$(CURDIR)/target/release/klaxon cargo test -p klaxon-tests
+	KLAXON_BIN=$(CURDIR)/target/release/klaxon cargo test --no-fail-fast -p klaxon-tests
 
 histories: setup ## two workers under the randomised histories, for HISTORY_SECONDS
 	$(MAKE) install PROFILE=release

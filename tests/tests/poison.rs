@@ -46,6 +46,11 @@ async fn verify(scene: &Scene<'_>) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// Waits until what was sent to this channel is settled: a worker that is killed before that sends it again.
+async fn settled(scene: &Scene<'_>, channel: i64) {
+    until(&scene.client, &format!("NOT EXISTS (SELECT FROM klaxon.outbox WHERE channel_id = {channel})")).await;
+}
+
 /// Has the next channel be of the same shard as this one.
 async fn stay_in_shard(scene: &Scene<'_>, channel: i64) {
     scene.client.execute("SELECT setval('klaxon.channel_id_seq', $1)", &[&(channel + 63)]).await.unwrap();
@@ -60,7 +65,7 @@ async fn a_delivery_that_ends_workers_is_given_up_and_all_others_arrive() {
     let scene = Scene::set(Database::new()).await;
     let (poison, _never) = Hook::default().held();
     let channel = scene.webhook("poison", poison, json!({"retry_schedule": [1]}), &["run.failed"]).await;
-    scene.webhook("elsewhere", Hook::default(), json!({}), &["task.failed"]).await;
+    let elsewhere = scene.webhook("elsewhere", Hook::default(), json!({}), &["task.failed"]).await;
     stay_in_shard(&scene, channel).await;
     let beside = scene.webhook("beside", Hook::default(), json!({}), &["task.failed"]).await;
     assert_eq!(channel & 63, beside & 63);
@@ -88,11 +93,13 @@ async fn a_delivery_that_ends_workers_is_given_up_and_all_others_arrive() {
     // Meanwhile the others get on, in that shard once the attempt has ended.
     scene.emit("task.failed", json!({"n": 1})).await;
     scene.receiver.wait_at("/elsewhere", 1).await;
+    settled(&scene, elsewhere).await;
     assert!(scene.receiver.requests_at("/beside").is_empty(), "one at a time");
 
     bury(&scene, &mut worker).await;
     let worker = scene.worker(&[]).await;
     scene.receiver.wait_at("/beside", 1).await;
+    settled(&scene, beside).await;
     let mut worker = kill(&scene, worker, 5..=5).await;
     worker
         .wait_for_log("that it gives it up", is("workers ended whenever they sent this delivery: given up"))
