@@ -20,7 +20,7 @@ async fn next(scene: &Scene<'_>) -> Worker {
     worker
 }
 
-/// Forgets a worker that was killed, as the next one would in ten seconds.
+/// Forgets a worker that was killed, as the next one would in two seconds.
 async fn bury(scene: &Scene<'_>, worker: &mut Worker) {
     worker.signal("KILL");
     worker.wait().await;

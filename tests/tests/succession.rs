@@ -123,7 +123,7 @@ async fn a_restart_of_the_server_is_nobodys_death() {
     assert!(!workers.iter().any(|worker| worker.log().iter().any(fenced)));
 }
 
-/// Process ids come round again. Whose it is now began later than the worker.
+/// Process ids come round again, the worker's own too. Whose it is now began later than the one that is gone.
 #[tokio::test]
 async fn another_session_under_the_same_process_id_is_not_taken_for_the_workers() {
     let scene = Scene::set(Database::new()).await;
@@ -134,16 +134,26 @@ async fn another_session_under_the_same_process_id_is_not_taken_for_the_workers(
         .client
         .execute(
             "INSERT INTO klaxon.worker (id, host, version, started_at, heartbeat_at, pid)
-             SELECT w.id, w.host, '0.1.0', a.backend_start + w.after, clock_timestamp(), a.pid
-             FROM (VALUES ('00000000-0000-0000-0000-000000000001'::uuid, 'gone', interval '-1 s'),
-                          ('00000000-0000-0000-0000-000000000002', 'lives', interval '1 ms')) AS w (id, host, after)
-             JOIN pg_stat_activity AS a ON a.pid = $1",
+             SELECT gen_random_uuid(), w.host, '0.1.0', a.backend_start + w.after, clock_timestamp(), a.pid
+             FROM (VALUES ($1, 'gone', interval '-1 s'), ($1, 'lives', interval '1 ms'), ((SELECT pid FROM klaxon.worker), 'gone, too', interval '-1 s'))
+                 AS w (pid, host, after)
+             JOIN pg_stat_activity AS a USING (pid)",
             &[&other.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get::<_, i32>(0)],
         )
         .await
         .unwrap();
-    let fenced = worker.wait_for_log("a fence", |line| line.message() == "fenced a silent worker").await;
-    assert_eq!((fenced.field("host"), fenced.field("ended")), (&json!("gone"), &json!(false)));
+    let fences = |line: &LogLine| line.message() == "fenced a silent worker";
+    for host in ["gone", "gone, too"] {
+        let what = format!("that {host} is fenced");
+        worker.wait_for_log(&what, |line| fences(line) && *line.field("host") == json!(host)).await;
+    }
+    let log = worker.log();
+    let fenced: Vec<_> = log.iter().filter(|line| fences(line)).collect();
+    assert!(
+        fenced.len() == 2 && fenced.iter().all(|line| *line.field("ended") == json!(false)),
+        "{fenced:#?}"
+    );
+    assert!(!log.iter().any(|line| line.message() == "cannot reach postgres"), "its own session is its own");
     until(&scene.client, "NOT EXISTS (SELECT FROM klaxon.worker WHERE host = 'lives')").await;
     // It was not the worker's to end, and is not.
     other.batch_execute("SELECT").await.unwrap();

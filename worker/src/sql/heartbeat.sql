@@ -22,7 +22,11 @@ SELECT klaxon.journal_is_due() AS journal,
        -- The owner of the first shard ticks, so that one worker does.
        CASE WHEN 0 = ANY ($2) THEN (SELECT klaxon.tick_is_due()) ELSE false END AS tick,
        EXISTS (SELECT FROM klaxon.config_test AS t WHERE t.taken_at IS NULL) AS tests, w.id,
-       (w.id = $1::uuid) <> (w.pid = pg_backend_pid()) AS astray,
+       CASE WHEN w.id = $1::uuid THEN w.pid <> pg_backend_pid()
+            ELSE w.pid = pg_backend_pid() AND EXISTS (
+                SELECT FROM pg_catalog.pg_stat_activity AS a WHERE a.pid = w.pid AND a.backend_start <= w.started_at
+            )
+       END AS astray,
        w.id = $1::uuid OR (
            greatest(w.heartbeat_at, (SELECT b.since FROM beat AS b)) > clock_timestamp() - make_interval(secs => $3)
            AND NOT coalesce(
