@@ -225,7 +225,7 @@ async fn a_false_alarm_is_over_when_as_much_was_delivered_as_was_in_flight() {
     haunt(&scene).await;
     let emit = "INSERT INTO klaxon.event (type) SELECT 'run.failed' FROM generate_series(1, 40)";
     scene.client.batch_execute(emit).await.unwrap();
-    let flags = ["--concurrency", "8", "--per-channel", "8"];
+    let flags = ["--per-channel", "8"];
     let mut worker = scene.worker(&flags).await;
     let began = worker.wait_for_log("that it is careful", is(CAREFUL)).await;
     assert_eq!(began.field("shards"), &json!(1), "where something waits");

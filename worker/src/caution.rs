@@ -36,11 +36,12 @@ impl Record {
 /// The shards that are worked with care, and until when.
 ///
 /// A false alarm is soon over. What ended the last worker was in flight then, so it was due and is: where nothing
-/// is, it was not in this shard; and once as many deliveries were made here as a worker has in flight, its turn
+/// is, it was not in this shard; and once as many deliveries were made here as can have been in flight, its turn
 /// has come.
 #[derive(Debug)]
 pub struct Caution {
     in_flight: usize,
+    per_channel: usize,
     shards: BTreeMap<i16, Care>,
     trusted: Shards,
 }
@@ -48,21 +49,26 @@ pub struct Caution {
 #[derive(Clone, Copy, Debug)]
 struct Care {
     until: DbTime,
-    survived: usize,
+    /// Deliveries to survive.
+    left: usize,
 }
 
 impl Caution {
-    /// Where at most `in_flight` deliveries are on their way at once.
-    pub fn new(in_flight: usize) -> Self {
-        Self { in_flight, shards: BTreeMap::new(), trusted: Shards::default() }
+    /// Where at most `in_flight` deliveries are on their way at once, and of one channel `per_channel`.
+    pub fn new(in_flight: usize, per_channel: usize) -> Self {
+        Self { in_flight, per_channel, shards: BTreeMap::new(), trusted: Shards::default() }
     }
 
-    /// Goes by what is on record of shards that have just been locked.
-    pub fn note(&mut self, records: &[Record]) {
+    /// Goes by what is on record of shards that have just been locked, and of how many of their channels
+    /// something is due.
+    pub fn note(&mut self, records: &[Record], channels: impl Fn(i16) -> usize) {
         self.trusted = self.trusted.without(records.iter().map(|record| record.shard).collect());
         for record in records {
             match record.careful_until() {
-                Some(until) => drop(self.shards.insert(record.shard, Care { until, survived: 0 })),
+                Some(until) => {
+                    let left = self.per_channel.saturating_mul(channels(record.shard)).min(self.in_flight);
+                    self.shards.insert(record.shard, Care { until, left });
+                }
                 None => drop(self.shards.remove(&record.shard)),
             }
         }
@@ -71,8 +77,8 @@ impl Caution {
     /// An attempt that was made with care in `shard` is settled.
     pub fn survived(&mut self, shard: i16) {
         let Some(care) = self.shards.get_mut(&shard) else { return };
-        care.survived += 1;
-        if care.survived >= self.in_flight {
+        care.left = care.left.saturating_sub(1);
+        if care.left == 0 {
             self.trust(shard);
         }
     }
@@ -106,7 +112,11 @@ mod tests {
     use super::*;
 
     const MINUTE: i64 = 60_000_000;
-    const IN_FLIGHT: usize = 4;
+
+    /// At most seven in flight, two of a channel; of each shard two channels have something due.
+    fn caution() -> Caution {
+        Caution::new(7, 2)
+    }
 
     fn at(micros: i64) -> DbTime {
         DbTime::from_unix_micros(micros)
@@ -122,21 +132,24 @@ mod tests {
 
     #[test]
     fn care_begins_with_the_third_death() {
-        let mut caution = Caution::new(IN_FLIGHT);
-        caution.note(&[
-            Record { shard: 0, deaths: 0, died_at: None },
-            died(1, 1, 0),
-            died(2, 2, 0),
-            died(3, 3, 0),
-            died(4, 40, 0),
-        ]);
+        let mut caution = caution();
+        caution.note(
+            &[
+                Record { shard: 0, deaths: 0, died_at: None },
+                died(1, 1, 0),
+                died(2, 2, 0),
+                died(3, 3, 0),
+                died(4, 40, 0),
+            ],
+            |_| 2,
+        );
         assert_eq!(careful(&mut caution, 0), [3, 4]);
     }
 
     #[test]
     fn care_ends_five_minutes_after_the_last_death() {
-        let mut caution = Caution::new(IN_FLIGHT);
-        caution.note(&[died(3, 3, 0), died(4, 4, MINUTE)]);
+        let mut caution = caution();
+        caution.note(&[died(3, 3, 0), died(4, 4, MINUTE)], |_| 2);
         assert_eq!(careful(&mut caution, 5 * MINUTE - 1), [3, 4]);
         assert_eq!(careful(&mut caution, 5 * MINUTE), [4]);
         assert_eq!(careful(&mut caution, 6 * MINUTE), [0; 0]);
@@ -144,16 +157,16 @@ mod tests {
 
     #[test]
     fn what_was_on_record_long_ago_is_no_cause_for_care() {
-        let mut caution = Caution::new(IN_FLIGHT);
-        caution.note(&[died(3, 3, 0)]);
+        let mut caution = caution();
+        caution.note(&[died(3, 3, 0)], |_| 2);
         assert_eq!(careful(&mut caution, 60 * MINUTE), [0; 0]);
     }
 
     #[test]
     fn a_shard_that_is_taken_again_goes_by_its_new_record() {
-        let mut caution = Caution::new(IN_FLIGHT);
-        caution.note(&[died(3, 3, 0), died(4, 3, 0)]);
-        caution.note(&[died(3, 4, 4 * MINUTE), died(4, 1, 4 * MINUTE)]);
+        let mut caution = caution();
+        caution.note(&[died(3, 3, 0), died(4, 3, 0)], |_| 2);
+        caution.note(&[died(3, 4, 4 * MINUTE), died(4, 1, 4 * MINUTE)], |_| 2);
         assert_eq!(careful(&mut caution, 5 * MINUTE), [3]);
     }
 
@@ -171,7 +184,7 @@ mod tests {
                 |caution| {
                     (0..3).for_each(|_| caution.survived(3));
                     caution.nothing_left([4].into_iter().collect());
-                    caution.note(&[died(3, 4, MINUTE), died(4, 3, MINUTE)]);
+                    caution.note(&[died(3, 4, MINUTE), died(4, 3, MINUTE)], |_| 2);
                     (0..3).for_each(|_| caution.survived(3));
                 },
                 &[3, 4],
@@ -179,12 +192,25 @@ mod tests {
             ),
         ];
         for (what, events, expected, trusted) in cases {
-            let mut caution = Caution::new(IN_FLIGHT);
-            caution.note(&[died(3, 3, 0), died(4, 3, 0)]);
+            let mut caution = caution();
+            caution.note(&[died(3, 3, 0), died(4, 3, 0)], |_| 2);
             events(&mut caution);
             assert_eq!(careful(&mut caution, MINUTE), expected, "{what}");
             assert_eq!(caution.trusted().iter().collect::<Vec<_>>(), trusted, "{what}");
             assert!(caution.trusted().is_empty(), "{what}");
+        }
+    }
+
+    #[test]
+    fn as_many_are_to_be_survived_as_can_have_been_in_flight() {
+        for (channels, expected) in [(0, 1), (1, 2), (2, 4), (3, 6), (4, 7), (1_000, 7)] {
+            let mut caution = caution();
+            caution.note(&[died(3, 3, 0)], |_| channels);
+            let survived = (1..).find(|_| {
+                caution.survived(3);
+                careful(&mut caution, 0).is_empty()
+            });
+            assert_eq!(survived, Some(expected), "{channels} channels");
         }
     }
 }

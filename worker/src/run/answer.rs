@@ -12,7 +12,7 @@ use crate::clock::DbTime;
 use crate::directory::Found;
 use crate::discover::News;
 use crate::ownership::{self, Roll};
-use crate::schedule::{Fetched, Hold, Shards};
+use crate::schedule::{Fetched, Hold, Shards, shard_of};
 use crate::settle::Settled;
 use crate::statement::reason;
 
@@ -32,7 +32,10 @@ impl Engine {
                     (self.session.snapshot, self.clock) = (Some(snapshot), clock);
                 }
                 self.session.locked = self.session.locked.union(shards);
-                self.caution.note(&records);
+                let time = self.clock.at(now);
+                let due = begins.iter().filter(|(_, due_at)| *due_at <= time).map(|(id, _)| shard_of(*id));
+                let due: Vec<i16> = due.collect();
+                self.caution.note(&records, |shard| due.iter().filter(|other| **other == shard).count());
                 // What it was taking when it was told to stop is not its to begin with.
                 if !shards.is_empty() && self.session.draining.is_none() {
                     self.schedule.own(shards);

@@ -134,7 +134,7 @@ impl Engine {
             tests: JoinSet::new(),
             waiting: Waiting::default(),
             outcomes: Outcomes::default(),
-            caution: Caution::new(shared.concurrency),
+            caution: Caution::new(shared.concurrency, shared.per_channel),
             served: false,
             cautious: Vec::new(),
             written: Written::default(),
