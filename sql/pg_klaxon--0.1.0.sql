@@ -963,7 +963,7 @@ CREATE TABLE klaxon.worker (
     pid            integer NOT NULL DEFAULT pg_backend_pid(),
     notified_at    timestamptz
 ) WITH (fillfactor = 50);
-COMMENT ON TABLE  klaxon.worker IS 'Workers that are alive; one silent for 10 s is fenced and its shards are taken over';
+COMMENT ON TABLE  klaxon.worker IS 'Workers that are alive; one silent for 10 s, or for 2 s without its session, is fenced and its shards are taken over';
 COMMENT ON COLUMN klaxon.worker.id IS 'New at every start';
 COMMENT ON COLUMN klaxon.worker.host IS 'Where it runs';
 COMMENT ON COLUMN klaxon.worker.version IS 'Its version';
@@ -985,7 +985,7 @@ COMMENT ON TABLE  klaxon.shard IS 'Who took each shard last, and how often of la
 COMMENT ON COLUMN klaxon.shard.shard IS '0 to 63';
 COMMENT ON COLUMN klaxon.shard.owner IS 'The worker that took it last; null once it gave it up';
 COMMENT ON COLUMN klaxon.shard.deaths IS 'Times another worker took it that had not been given up, each within 5 minutes of the one before';
-COMMENT ON COLUMN klaxon.shard.died_at IS 'When that happened last: after the third it is worked with care for 5 minutes';
+COMMENT ON COLUMN klaxon.shard.died_at IS 'When that happened last: after the third it is worked with care for up to 5 minutes';
 
 -- A database copied to staging must not page anyone: a worker whose deployment id differs refuses.
 CREATE TABLE klaxon.deployment (

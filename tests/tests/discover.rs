@@ -43,6 +43,7 @@ async fn what_becomes_due_while_it_is_read_is_whole_or_not_read() {
                     &vec![Uuid::nil()],
                     &vec![ROWS],
                     &i64::MAX,
+                    &"",
                 ],
             )
             .await

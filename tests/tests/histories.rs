@@ -114,9 +114,11 @@ async fn nothing_is_lost_and_nothing_is_invented() {
     };
     let verdict = evidence.judge(losses);
     let Evidence { entries, aftermath, .. } = &evidence;
+    let careful =
+        aftermath.log.iter().filter(|line| line.message().ends_with("works them with care")).count();
     println!(
         "{:.0} s: {} transactions committed ({} prepared), {} not, {} rolled back to a savepoint, {} whose end \
-         was not heard; {} events, {} deliveries, {} requests, sent again after {:?}; {} sessions lost; faults {:?}",
+         was not heard; {} events, {} deliveries, {} requests, sent again after {:?} ({} counted first); {} sessions lost, care taken {} times; faults {:?}",
         emitted_for.as_secs_f64(),
         entries.transactions[0],
         entries.prepared,
@@ -127,7 +129,9 @@ async fn nothing_is_lost_and_nothing_is_invented() {
         verdict.expected,
         verdict.arrivals,
         verdict.repeated,
+        verdict.unlogged,
         verdict.lost_sessions,
+        careful,
         aftermath.counts,
     );
     let dead = scene

@@ -11,6 +11,8 @@ use serde_json::json;
 
 const CAREFUL: &str = "workers keep ending in shards, works them with care";
 
+const CEASES: &str = "ceases to work shards with care";
+
 /// The next worker, once Postgres has noticed the end of the one before and this one has its shards.
 async fn next(scene: &Scene<'_>) -> Worker {
     let worker = scene.worker(&[]).await;
@@ -18,7 +20,7 @@ async fn next(scene: &Scene<'_>) -> Worker {
     worker
 }
 
-/// Forgets a worker that was killed, as the next one would in ten seconds.
+/// Forgets a worker that was killed, as the next one would in two seconds.
 async fn bury(scene: &Scene<'_>, worker: &mut Worker) {
     worker.signal("KILL");
     worker.wait().await;
@@ -48,7 +50,12 @@ async fn verify(scene: &Scene<'_>) {
 
 /// Waits until what was sent to this channel is settled: a worker that is killed before that sends it again.
 async fn settled(scene: &Scene<'_>, channel: i64) {
-    until(&scene.client, &format!("NOT EXISTS (SELECT FROM klaxon.outbox WHERE channel_id = {channel})")).await;
+    until(&scene.client, &format!("NOT EXISTS (SELECT FROM klaxon.outbox WHERE channel_id = {channel})"))
+        .await;
+}
+
+async fn settled_all(scene: &Scene<'_>) {
+    until(&scene.client, "NOT EXISTS (SELECT FROM klaxon.outbox)").await;
 }
 
 /// Has the next channel be of the same shard as this one.
@@ -74,11 +81,12 @@ async fn a_delivery_that_ends_workers_is_given_up_and_all_others_arrive() {
     let worker = next(&scene).await;
     let mut worker = kill(&scene, worker, 1..=3).await;
     worker.wait_for_log("that it is careful", is(CAREFUL)).await;
-    assert!(
-        warnings(&scene).await.contains("workers keep ending in 64 shards"),
-        "{}",
-        warnings(&scene).await
-    );
+    // In that shard: in the others nothing waits that can have been it.
+    until(
+        &scene.client,
+        "(SELECT value LIKE '%workers keep ending in 1 shard%' FROM klaxon.status() WHERE item = 'warnings')",
+    )
+    .await;
     // Counted while it is being sent, and due again by the schedule.
     scene.receiver.wait_at("/poison", 4).await;
     let row = scene
@@ -115,6 +123,13 @@ async fn a_delivery_that_ends_workers_is_given_up_and_all_others_arrive() {
         (event, 2, "the worker ended during this attempt", "the worker ended during its attempts")
     );
     assert_eq!(scene.receiver.requests_at("/poison").len(), 5, "three unseen, two counted");
+    let failing: i64 = scene
+        .client
+        .query_one("SELECT count(failing_since) FROM klaxon.channel_state", &[])
+        .await
+        .unwrap()
+        .get(0);
+    assert_eq!(failing, 0, "the worker ended: nothing is known of the channel");
     let logged = scene
         .client
         .query_one(
@@ -186,6 +201,122 @@ async fn attempts_that_are_counted_first_are_as_many_as_the_schedule_says() {
         .collect();
     let expected = [(1, "failed"), (2, "failed"), (3, "dead")].map(|(n, status)| (n, status.to_owned()));
     assert_eq!(logged, expected);
+    verify(&scene).await;
+}
+
+/// Has the next worker take each shard for one that two owners in a row have died in, and another now.
+async fn haunt(scene: &Scene<'_>) {
+    scene
+        .client
+        .batch_execute(
+            "INSERT INTO klaxon.shard (shard, owner, deaths, died_at)
+             SELECT n, gen_random_uuid(), 2, clock_timestamp() FROM generate_series(0, 63) AS n",
+        )
+        .await
+        .unwrap();
+}
+
+/// Workers that were killed for another reason: care is taken of as many deliveries as can have been the cause,
+/// and not for minutes. Until the next death, which is cause enough.
+#[tokio::test]
+async fn a_false_alarm_is_over_when_as_much_was_delivered_as_was_in_flight() {
+    let scene = Scene::set(Database::new()).await;
+    scene.webhook("hook", Hook::default(), json!({}), &["run.failed"]).await;
+    haunt(&scene).await;
+    let emit = "INSERT INTO klaxon.event (type) SELECT 'run.failed' FROM generate_series(1, 40)";
+    scene.client.batch_execute(emit).await.unwrap();
+    let flags = ["--per-channel", "8"];
+    let mut worker = scene.worker(&flags).await;
+    let began = worker.wait_for_log("that it is careful", is(CAREFUL)).await;
+    assert_eq!(began.field("shards"), &json!(1), "where something waits");
+    worker.wait_for_log("that it is no more", is(CEASES)).await;
+    scene.receiver.wait_at("/hook", 40).await;
+    settled_all(&scene).await;
+    // What each batch of the log was: with care one at a time, without as it comes.
+    let times = "SELECT count(DISTINCT attempted_at) FROM klaxon.delivery WHERE kind = 'attempt'";
+    let batches: i64 = scene.client.query_one(times, &[]).await.unwrap().get(0);
+    assert!((9..=40).contains(&batches), "{batches} batches");
+    until(&scene.client, "(SELECT min(deaths) = 2 AND max(deaths) = 2 FROM klaxon.shard)").await;
+    assert_eq!(warnings(&scene).await, "");
+
+    // What is handed over is trusted by the next, too; and one more death begins it anew.
+    let (held, release) = Hook::default().held();
+    scene.receiver.serve("/hook", held);
+    scene.client.batch_execute(emit).await.unwrap();
+    scene.receiver.wait_at("/hook", 41).await;
+    bury(&scene, &mut worker).await;
+    let mut worker = scene.worker(&flags).await;
+    worker.wait_for_log("that it is careful again", is(CAREFUL)).await;
+    release.send(true).unwrap();
+    worker.wait_for_log("that it is no more", is(CEASES)).await;
+    settled_all(&scene).await;
+    verify(&scene).await;
+}
+
+#[tokio::test]
+async fn where_nothing_waits_no_care_is_taken() {
+    let scene = Scene::set(Database::new()).await;
+    scene.webhook("hook", Hook::default(), json!({}), &["run.failed"]).await;
+    haunt(&scene).await;
+    scene.emit("run.failed", json!({})).await;
+    // Not what ended a worker: nobody has sent it yet.
+    scene.client.batch_execute("UPDATE klaxon.outbox SET due_at = now() + interval '1 h'").await.unwrap();
+    let mut worker = next(&scene).await;
+    until(&scene.client, "(SELECT min(deaths) = 2 AND max(deaths) = 2 FROM klaxon.shard)").await;
+    scene.emit("run.failed", json!({})).await;
+    scene.receiver.wait_at("/hook", 1).await;
+    worker.signal("TERM");
+    assert_eq!(worker.wait().await.code(), Some(0));
+    assert!(!worker.log().iter().any(is(CAREFUL)), "{:#?}", worker.log());
+}
+
+/// With care as without, a digest is sent once, with all that is in it, and a cooldown holds back.
+#[tokio::test]
+async fn digests_and_cooldowns_are_what_they_are_with_care() {
+    let scene = Scene::set(Database::new()).await;
+    let digest = scene.webhook("digest", Hook::default(), json!({}), &["run.failed"]).await;
+    stay_in_shard(&scene, digest).await;
+    let cooled = scene.webhook("cooled", Hook::default(), json!({}), &["task.failed"]).await;
+    assert_eq!(digest & 63, cooled & 63);
+    for (channel, change) in
+        [(digest, "mode = 'digest', digest_at = '08:00'"), (cooled, "cooldown = interval '1 hour'")]
+    {
+        let of = "FROM klaxon.subscription_channel AS u WHERE u.subscription_id = s.id AND u.channel_id = $1";
+        let sql = format!("UPDATE klaxon.subscription AS s SET {change} {of}");
+        assert_eq!(scene.client.execute(&sql, &[&channel]).await.unwrap(), 1);
+    }
+    for n in 0..5 {
+        scene.emit("run.failed", json!({ "n": n })).await;
+        scene.emit("task.failed", json!({"task_name": "mail", "n": n})).await;
+    }
+    scene
+        .client
+        .batch_execute("UPDATE klaxon.digest_item SET due_at = now(); SELECT klaxon.tick()")
+        .await
+        .unwrap();
+    haunt(&scene).await;
+    let mut worker = next(&scene).await;
+    worker.wait_for_log("that it is careful", is(CAREFUL)).await;
+    settled_all(&scene).await;
+    worker.signal("TERM");
+    assert_eq!(worker.wait().await.code(), Some(0));
+    let (digests, told) = (scene.receiver.requests_at("/digest"), scene.receiver.requests_at("/cooled"));
+    assert_eq!((digests.len(), told.len()), (1, 1));
+    let body = digests[0].json();
+    assert_eq!((&body["attempt"], &body["data"]["count"]), (&json!(1), &json!(5)));
+    assert_eq!(told[0].json()["attempt"], 1);
+    let row = scene
+        .client
+        .query_one(
+            "SELECT (SELECT count(*) FROM klaxon.digest_item), (SELECT sum(events)::bigint FROM klaxon.held_back),
+                    (SELECT count(*) FROM klaxon.delivery WHERE kind = 'attempt' AND attempt = 1 AND status = 'sent'),
+                    (SELECT count(*) FROM klaxon.delivery WHERE kind = 'attempt')",
+            &[],
+        )
+        .await
+        .unwrap();
+    let counts: [i64; 4] = std::array::from_fn(|at| row.get(at));
+    assert_eq!(counts, [0, 4, 2, 2], "items left, held back, attempts that were the first, attempts");
     verify(&scene).await;
 }
 

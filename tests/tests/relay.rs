@@ -136,3 +136,40 @@ async fn what_is_emitted_arrives() {
         scene.receiver.wait_at("/hook", n + 1).await;
     }
 }
+
+/// A transaction that has notified cannot be prepared; one that leaves it to the relay or to the poll can.
+#[tokio::test]
+async fn what_is_prepared_is_delivered_once_that_is_committed() {
+    let cluster = preloaded();
+    let scene = Scene::set(relayed(&cluster).await).await;
+    scene.webhook("hook", Hook::default(), json!({}), &["run.failed"]).await;
+    let _worker = scene.worker(&[]).await;
+    let client = scene.database.connect().await;
+    let prepare = |mode: &str, name: &str| {
+        format!(
+            "BEGIN; SET LOCAL klaxon.wakeup = '{mode}';
+             SELECT klaxon.notify_event('run.failed', '{{\"of\": \"{name}\"}}'); PREPARE TRANSACTION '{name}'"
+        )
+    };
+    let refused = client.batch_execute(&prepare("notify", "notified")).await.unwrap_err();
+    assert_eq!(refused.code().map(|code| code.code().to_owned()).as_deref(), Some("0A000"));
+    let mut arrived = 0;
+    for mode in ["relay", "poll"] {
+        let (kept, dropped) = (format!("{mode}-kept"), format!("{mode}-dropped"));
+        client.batch_execute(&prepare(mode, &kept)).await.unwrap();
+        client.batch_execute(&prepare(mode, &dropped)).await.unwrap();
+        // Read meanwhile, and settled: what is prepared is in progress.
+        scene.emit("run.failed", json!({"of": "another"})).await;
+        arrived += 1;
+        let request = scene.receiver.wait_at("/hook", arrived).await.remove(arrived - 1);
+        assert_eq!(request.json()["data"]["of"], "another");
+        until(&scene.client, "NOT EXISTS (SELECT FROM klaxon.outbox)").await;
+        client.batch_execute(&format!("ROLLBACK PREPARED '{dropped}'")).await.unwrap();
+        client.batch_execute(&format!("COMMIT PREPARED '{kept}'")).await.unwrap();
+        arrived += 1;
+        let request = scene.receiver.wait_at("/hook", arrived).await.remove(arrived - 1);
+        assert_eq!(request.json()["data"]["of"], kept);
+        until(&scene.client, "NOT EXISTS (SELECT FROM klaxon.outbox)").await;
+    }
+    assert_eq!(scene.receiver.requests().len(), arrived);
+}

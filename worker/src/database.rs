@@ -172,7 +172,7 @@ async fn open(config: &Config, tls: MakeRustlsConnect) -> Result<Session, tokio_
     Ok(Session { client, notifications })
 }
 
-/// What Postgres says, rather than "db error".
+/// An error of Postgres' own: what it says, and its SQLSTATE.
 #[derive(Debug, thiserror::Error)]
 #[error("{text}")]
 struct Said {

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 pub use self::snapshot::{Snapshot, SnapshotError};
 use crate::clock::{Clock, DbTime};
-use crate::schedule::{Ask, Fetched, Happening, Pending, Place, Shards};
+use crate::schedule::{Ask, Fetched, Happening, INTERRUPTED, Pending, Place, Shards};
 use crate::statement::{Statements, reason};
 
 /// Why a read brought nothing.
@@ -74,8 +74,9 @@ pub async fn discover(
     let shards: Vec<i64> = shards.iter().map(i64::from).collect();
     if room > 0 {
         let (limit, bytes) = (as_bigint(room + 1), as_bigint(bytes));
-        let rows =
-            client.query(&statements.discover, &[&xmax, &in_progress, &shards, &limit, &bytes]).await?;
+        let rows = client
+            .query(&statements.discover, &[&xmax, &in_progress, &shards, &limit, &bytes, &INTERRUPTED])
+            .await?;
         let first = rows.first().ok_or(ReadError::NoRow)?;
         if !first.try_get::<_, bool>("more")? {
             let (snapshot, clock) = (first.try_get::<_, &str>("snapshot")?.parse()?, clock(first)?);
@@ -111,7 +112,9 @@ pub async fn refill(
     let due: Vec<DbTime> = asks.iter().map(|ask| ask.from.due_at).collect();
     let ids: Vec<Uuid> = asks.iter().map(|ask| ask.from.id).collect();
     let rooms: Vec<i64> = asks.iter().map(|ask| as_bigint(ask.room)).collect();
-    let rows = client.query(&statements.refill, &[&channels, &due, &ids, &rooms, &as_bigint(bytes)]).await?;
+    let rows = client
+        .query(&statements.refill, &[&channels, &due, &ids, &rooms, &as_bigint(bytes), &INTERRUPTED])
+        .await?;
     let clock = rows.first().map(clock).transpose()?;
     Ok((rows.iter().map(fetched).collect::<Result<_, _>>()?, clock))
 }

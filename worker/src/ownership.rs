@@ -20,6 +20,8 @@ const LOCK_CLASS: i32 = 0x6b6c_6178;
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Silence after which a worker is taken for dead, in seconds of the database's clock.
 const SILENCE: f64 = 10.0;
+/// The same of one whose session has ended: long enough for it to come back, if it is only that.
+const ABSENCE: f64 = 2.0;
 
 /// What a heartbeat was answered.
 #[derive(Debug)]
@@ -28,8 +30,8 @@ pub struct Roll {
     pub registered: bool,
     /// Workers that are alive, in ascending order.
     pub living: Vec<Uuid>,
-    /// Workers that are silent.
-    pub silent: Vec<Uuid>,
+    /// Workers that are silent, or gone.
+    pub silent: Vec<Silent>,
     /// Whether the log has records of its own to take.
     pub journal: bool,
     /// Whether what happens because time passes is due, and this worker's to see to.
@@ -40,6 +42,15 @@ pub struct Roll {
     pub tests: bool,
     /// The database's clock.
     pub clock: Option<Clock>,
+}
+
+/// A worker that is taken for dead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Silent {
+    /// The worker.
+    pub worker: Uuid,
+    /// When it was last heard from.
+    pub heard_at: DbTime,
 }
 
 /// A worker that was ended because it was silent.
@@ -61,7 +72,7 @@ pub fn wanted(me: Uuid, living: &[Uuid]) -> Shards {
 }
 
 /// Shows a sign of life and calls the roll. `notified` says that a notification has arrived, so that
-/// people can see whether they do.
+/// people can see whether they do; `first`, that the worker had no session before this one.
 ///
 /// # Errors
 ///
@@ -72,9 +83,11 @@ pub async fn heartbeat(
     me: Uuid,
     owned: Shards,
     notified: bool,
+    first: bool,
 ) -> Result<Roll, Error> {
     let owned = as_integers(owned);
-    let rows = client.query(&statements.heartbeat, &[&me, &owned, &SILENCE, &notified]).await?;
+    let rows =
+        client.query(&statements.heartbeat, &[&me, &owned, &SILENCE, &notified, &ABSENCE, &first]).await?;
     let mut roll = Roll {
         registered: false,
         living: Vec::new(),
@@ -92,10 +105,13 @@ pub async fn heartbeat(
         roll.journal = row.try_get("journal")?;
         roll.tick = row.try_get("tick")?;
         roll.tests = row.try_get("tests")?;
-        let alive = row.try_get("alive")?;
+        let (worker, alive) = (row.try_get("id")?, row.try_get("alive")?);
         roll.astray |= alive && row.try_get("astray")?;
-        let list = if alive { &mut roll.living } else { &mut roll.silent };
-        list.push(row.try_get("id")?);
+        if alive {
+            roll.living.push(worker);
+        } else {
+            roll.silent.push(Silent { worker, heard_at: row.try_get("heartbeat_at")? });
+        }
     }
     roll.living.sort_unstable();
     Ok(roll)
@@ -107,8 +123,12 @@ pub async fn heartbeat(
 /// # Errors
 ///
 /// Where the session breaks, or may not end that one.
-pub async fn fence(client: &Client, statements: &Statements, worker: Uuid) -> Result<Option<Fenced>, Error> {
-    let row = client.query_opt(&statements.fence, &[&worker, &SILENCE]).await?;
+pub async fn fence(
+    client: &Client,
+    statements: &Statements,
+    Silent { worker, heard_at }: Silent,
+) -> Result<Option<Fenced>, Error> {
+    let row = client.query_opt(&statements.fence, &[&worker, &heard_at]).await?;
     row.map(|row| Ok(Fenced { host: row.try_get("host")?, ended: row.try_get("ended")? })).transpose()
 }
 
@@ -154,6 +174,15 @@ pub async fn unlock(
     .await;
     given_up?;
     as_shards(&unlocked?)
+}
+
+/// Puts on record that these shards of worker `me` are worked with care no longer.
+///
+/// # Errors
+///
+/// Where the session breaks.
+pub async fn trust(client: &Client, statements: &Statements, me: Uuid, shards: Shards) -> Result<(), Error> {
+    client.execute(&statements.trust, &[&me, &as_integers(shards), &caution::TRUSTED]).await.map(drop)
 }
 
 fn as_integers(shards: Shards) -> Vec<i32> {

@@ -42,6 +42,8 @@ pub struct Shared {
     pub courier: Arc<Courier>,
     /// Deliveries in flight over all.
     pub permits: Arc<Semaphore>,
+    /// How many there may be.
+    pub concurrency: usize,
     /// Deliveries in flight of one channel.
     pub per_channel: usize,
     /// How long an attempt may take.

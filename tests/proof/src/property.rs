@@ -12,6 +12,10 @@ pub const ONLY_COMMITTED: &str = "nothing is sent that has not committed";
 pub const ONLY_OWNERS: &str = "nothing is settled but by the owner's session";
 pub const DRAINS: &str = "a worker that was told to stop sends nothing more";
 pub const ONCE: &str = "no attempt is logged twice";
+pub const COUNTED_FIRST: &str = "where an owner has ended, an attempt is counted before it is made";
+pub const TRIED: &str = "nothing is given up that was not tried with care";
+pub const ONLY_KILLERS: &str = "nothing is given up but what ends workers";
+pub const ONLY_DEATHS: &str = "who gives its shards up is not taken for dead";
 
 pub fn all(model: &Klaxon) -> Vec<Property<Klaxon>> {
     let mut properties = vec![
@@ -23,6 +27,17 @@ pub fn all(model: &Klaxon) -> Vec<Property<Klaxon>> {
         Property::always(DRAINS, |_, state: &State| state.wrong != Some(Wrong::SentWhileDraining)),
         Property::always(ONCE, |_, state: &State| state.wrong != Some(Wrong::LoggedTwice)),
     ];
+    if model.poison {
+        properties.extend([
+            Property::always(COUNTED_FIRST, |_, state: &State| state.wrong != Some(Wrong::SentUncounted)),
+            Property::always(TRIED, |_, state: &State| state.wrong != Some(Wrong::GivenUpUntried)),
+            Property::always(ONLY_KILLERS, |_, state: &State| state.wrong != Some(Wrong::GivenUpInnocent)),
+            Property::always(ONLY_DEATHS, |_, state: &State| state.wrong != Some(Wrong::DeathOfTheLiving)),
+            Property::sometimes("what ends workers is given up", |_, state: &State| {
+                state.rows[0] == Row::Dead
+            }),
+        ]);
+    }
     if model.rows > 1 {
         properties.push(Property::sometimes("a commit comes late, behind the cursor", late_commit));
     }
@@ -43,22 +58,26 @@ pub fn all(model: &Klaxon) -> Vec<Property<Klaxon>> {
         ]);
     }
     if model.faults > 0 && model.workers > 1 {
-        properties.extend([
-            Property::sometimes("a delivery is on its way twice", |_, state: &State| {
-                (0..state.rows.len()).any(|row| {
-                    let sending =
-                        |worker: &&crate::state::Worker| matches!(worker.memory[row], Memory::Flying(_));
-                    state.workers.iter().filter(sending).count() > 1
-                })
-            }),
-            Property::sometimes("an outcome comes late, of what another has settled", |_, state: &State| {
+        properties.push(Property::sometimes("a delivery is on its way twice", |_, state: &State| {
+            (0..state.rows.len()).any(|row| {
+                let sending =
+                    |worker: &&crate::state::Worker| matches!(worker.memory[row], Memory::Flying(_));
+                state.workers.iter().filter(sending).count() > 1
+            })
+        }));
+    }
+    // Of what ends its senders there is no outcome.
+    if model.faults > 0 && model.workers > 1 && model.rows > usize::from(model.poison) {
+        properties.push(Property::sometimes(
+            "an outcome comes late, of what another has settled",
+            |_, state: &State| {
                 state.workers.iter().any(|worker| {
                     (0..state.rows.len()).any(|row| {
                         matches!(worker.memory[row], Memory::Landed { .. }) && state.rows[row] == Row::Settled
                     })
                 })
-            }),
-        ]);
+            },
+        ));
     }
     if model.shards > 1 && model.workers > 1 {
         properties.push(Property::sometimes("a shard is handed over while work waits in it", handed_over));

@@ -14,7 +14,7 @@ const TURNS: usize = 12;
 impl Klaxon {
     /// Whether workers that each do in turn what they can deliver everything: transactions that run
     /// commit, sessions that are to end do, the silent are taken for silent. What is stopped stays so,
-    /// unless nobody else is there. Where nobody is left and nobody may start, there is nothing to say.
+    /// unless nobody else is there. Where faults have left nobody and nobody may start, there is nothing to say.
     pub fn recovers(&self, state: &State) -> bool {
         if state.wrong.is_some() {
             return true;
@@ -30,7 +30,8 @@ impl Klaxon {
                 return true;
             }
             if !self.staff(&mut state) {
-                return true;
+                // Poison ends so many and no more; that nobody is left must have another reason.
+                return !self.poison || state.faults < self.faults;
             }
             for session in 0..SESSIONS {
                 if state.sessions[session].ending {

@@ -62,6 +62,8 @@ pub enum Row {
         attempts: u8,
     },
     Settled,
+    /// Given up.
+    Dead,
 }
 
 /// `pg_current_snapshot()`; a transaction's id is its index.
@@ -135,7 +137,7 @@ pub enum Job {
     /// Reading will begin at this snapshot; locks come next.
     Starting(Snapshot),
     /// These were locked, and are to be scanned.
-    Scanning { start: Option<Snapshot>, got: Set },
+    Scanning { start: Option<Snapshot>, got: Set, careful: Set },
     /// These were committed, and this is what the answer will say of them.
     Settling { batch: Set, settled: Set },
 }
@@ -154,6 +156,14 @@ pub struct Worker {
     /// Whether there may be something new to read.
     pub news: bool,
     pub memory: [Memory; ROWS],
+    /// Shards that are worked with care.
+    pub careful: Set,
+    /// Rows that were read as counted and never settled.
+    pub interrupted: Set,
+    /// Rows whose attempt was counted before it is made.
+    pub counted: Set,
+    /// Rows that are given up.
+    pub dead: Set,
     pub job: Job,
 }
 
@@ -163,7 +173,8 @@ impl Worker {
         self.owned = self.owned.without(shards);
         self.marked = self.marked.without(shards);
         for (row, memory) in self.memory.iter_mut().enumerate() {
-            if shards.contains(shard_of(row)) && matches!(memory, Memory::Queued(_)) {
+            let waits = matches!(memory, Memory::Queued(_)) && !self.counted.contains(row);
+            if shards.contains(shard_of(row)) && waits {
                 *memory = Memory::Unknown;
             }
         }
@@ -171,16 +182,17 @@ impl Worker {
 
     /// What belonged to the session goes with it; what is on its way, and what came of it, stays.
     pub fn lose_session(&mut self) {
-        let mut memory = self.memory;
-        for memory in &mut memory {
+        let Self { mut memory, mut counted, dead, .. } = *self;
+        for (row, memory) in memory.iter_mut().enumerate() {
             if matches!(memory, Memory::Queued(_)) {
                 *memory = Memory::Unknown;
+                counted.remove(row);
             }
         }
         // A worker that was draining has nothing to come back for.
         *self = match self.process {
             Process::Draining => Self { process: Process::Gone, ..Self::default() },
-            process => Self { process, memory, ..Self::default() },
+            process => Self { process, memory, counted, dead, ..Self::default() },
         };
     }
 }
@@ -198,6 +210,14 @@ pub enum Wrong {
     SettledByStranger,
     /// An attempt was logged that the log already has.
     LoggedTwice,
+    /// Where an owner had ended, an attempt was made that was not counted.
+    SentUncounted,
+    /// What had not been tried with care was given up, and no fault was to blame.
+    GivenUpUntried,
+    /// What ends nobody was given up, and no fault was to blame.
+    GivenUpInnocent,
+    /// An owner was taken for dead who had given its shards up.
+    DeathOfTheLiving,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -212,6 +232,13 @@ pub struct State {
     pub faults: u8,
     /// Who has sent an attempt that is not settled, with a session that lasts: history, to judge by.
     pub sender: [Option<usize>; ROWS],
+    /// Of `klaxon.shard`: who took it last, and deaths. Kept only where there is poison.
+    pub owners: [Option<usize>; SHARDS],
+    pub deaths: [u8; SHARDS],
+    /// Rows that say that their worker ended.
+    pub interrupted: Set,
+    /// Rows that were sent with care: history, to judge by.
+    pub tried: Set,
     pub wrong: Option<Wrong>,
 }
 
@@ -248,6 +275,15 @@ impl State {
                 self.locks[shard] = None;
             }
         }
+    }
+
+    /// The process ends, and its session some time after.
+    pub fn kill(&mut self, worker: usize) {
+        self.forgive(worker);
+        if let Some(session) = self.workers[worker].session {
+            self.sessions[session].ending = true;
+        }
+        self.workers[worker] = Worker { process: Process::Gone, ..Worker::default() };
     }
 
     /// Something has happened to this worker: others may send again what it has sent.

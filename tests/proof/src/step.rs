@@ -14,7 +14,7 @@ pub enum Action {
     Abort(usize),
     /// A session that was to end ends.
     Ends(usize),
-    /// Ten seconds without a sign of life from one that cannot give any.
+    /// Ten seconds without a sign of life from one that cannot give any, or two where its session has ended.
     FallsSilent(usize),
     Start(usize),
     Continue(usize),
@@ -141,13 +141,7 @@ fn faults(state: &State, worker: usize, actions: &mut Vec<Action>) {
 
 fn befall(model: &Klaxon, state: &mut State, fault: Fault) {
     match fault {
-        Fault::Kill(worker) => {
-            state.forgive(worker);
-            if let Some(session) = state.workers[worker].session {
-                state.sessions[session].ending = true;
-            }
-            state.workers[worker] = crate::state::Worker { process: Process::Gone, ..Default::default() };
-        }
+        Fault::Kill(worker) => state.kill(worker),
         Fault::Stop(worker) => state.workers[worker].process = Process::Stopped,
         Fault::Drain(worker) => {
             let knows = &mut state.workers[worker];

@@ -27,6 +27,7 @@ const SMALLEST: Klaxon = Klaxon {
     wakeup: Wakeup::Poll,
     retries: false,
     overflows: false,
+    poison: false,
     bug: None,
 };
 
@@ -67,6 +68,18 @@ fn settling() {
 #[test]
 fn succession() {
     prove("succession", Klaxon { rows: 1, workers: 3, faults: 1, ..SMALLEST });
+}
+
+/// What ends every worker that sends it, beside what does not: one is lost by not knowing, one by finding it, and
+/// the third gives it up. And with a fault of another kind in it.
+#[test]
+fn poison() {
+    prove("poison", Klaxon { rows: 2, workers: 3, poison: true, ..SMALLEST });
+}
+
+#[test]
+fn poison_and_a_fault() {
+    prove("poison and a fault", Klaxon { rows: 1, workers: 3, faults: 1, poison: true, ..SMALLEST });
 }
 
 #[test]

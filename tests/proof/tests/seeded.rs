@@ -3,7 +3,8 @@
 use stateright::{Checker as _, HasDiscoveries, Model as _};
 
 use klaxon_proof::property::{
-    DRAINS, NOTHING_HIDES, NOTHING_IS_LOST, ONCE, ONE_SENDS, ONLY_COMMITTED, ONLY_OWNERS,
+    COUNTED_FIRST, DRAINS, NOTHING_HIDES, NOTHING_IS_LOST, ONCE, ONE_SENDS, ONLY_COMMITTED, ONLY_DEATHS,
+    ONLY_KILLERS, ONLY_OWNERS, TRIED,
 };
 use klaxon_proof::{Bug, Klaxon, Wakeup};
 
@@ -15,6 +16,7 @@ const TWO_WORKERS: Klaxon = Klaxon {
     wakeup: Wakeup::Poll,
     retries: false,
     overflows: false,
+    poison: false,
     bug: None,
 };
 
@@ -96,4 +98,29 @@ fn leaving_ones_former_session_alone() {
 #[test]
 fn taking_in_shards_while_draining() {
     finds(Bug::TakesInWhileDraining, Klaxon { workers: 1, ..TWO_WORKERS }, DRAINS);
+}
+
+const POISON: Klaxon = Klaxon { rows: 2, workers: 3, faults: 0, poison: true, ..TWO_WORKERS };
+
+/// Sent before it is counted, it ends one worker after another.
+#[test]
+fn counting_attempts_once_they_are_made() {
+    finds(Bug::CountsLate, POISON, COUNTED_FIRST);
+    finds(Bug::CountsLate, POISON, NOTHING_IS_LOST);
+}
+
+/// What was on its way beside the one is taken for another.
+#[test]
+fn taking_care_of_many_at_once() {
+    finds(Bug::CareAllAtOnce, POISON, ONLY_KILLERS);
+}
+
+#[test]
+fn giving_up_what_was_not_tried() {
+    finds(Bug::GivesUpUntried, POISON, TRIED);
+}
+
+#[test]
+fn giving_shards_up_without_saying_so() {
+    finds(Bug::GivesUpInSilence, Klaxon { shards: 2, ..POISON }, ONLY_DEATHS);
 }

@@ -50,6 +50,8 @@ pub struct Verdict {
     pub arrivals: usize,
     /// Requests beyond the first of an attempt, by what they came after.
     pub repeated: BTreeMap<&'static str, usize>,
+    /// Of those, attempts that were counted first and never settled.
+    pub unlogged: usize,
     /// Sessions that workers say they lost.
     pub lost_sessions: usize,
 }
@@ -92,7 +94,7 @@ impl Evidence {
             Verdict { arrivals: self.arrivals.len(), lost_sessions: losses.len(), ..Verdict::default() };
         let incidents = self.aftermath.incidents.iter().copied().chain(losses).collect::<Vec<_>>();
         self.nothing_missing_nothing_else(&mut verdict);
-        self.log_and_arrivals_agree(&mut verdict);
+        self.log_and_arrivals_agree(&incidents, &mut verdict);
         self.repetitions_have_a_reason(&incidents, &mut verdict);
         verdict
     }
@@ -126,7 +128,7 @@ impl Evidence {
     }
 
     /// An attempt that arrived is one row of the log, which says what it was answered; a delivery is sent once.
-    fn log_and_arrivals_agree(&self, verdict: &mut Verdict) {
+    fn log_and_arrivals_agree(&self, incidents: &[Incident], verdict: &mut Verdict) {
         let answers: HashMap<(Uuid, i32), u16> = self
             .arrivals
             .iter()
@@ -147,11 +149,42 @@ impl Evidence {
                 ));
             }
         }
-        for (delivery, attempt) in answers.keys().filter(|attempt| !logged.contains(attempt)) {
-            verdict.wrong(format!("attempt {attempt} of {delivery} arrived and is not in the log"));
-        }
+        self.unlogged_attempts_have_a_reason(&logged, incidents, verdict);
         if sent.len() != verdict.expected {
             verdict.wrong(format!("{} deliveries were logged as sent, of {}", sent.len(), verdict.expected));
+        }
+    }
+
+    /// An attempt that was counted before it was made, and whose worker ended during it, is in no log: the next
+    /// one is.
+    fn unlogged_attempts_have_a_reason(
+        &self,
+        logged: &HashSet<(Uuid, i32)>,
+        incidents: &[Incident],
+        verdict: &mut Verdict,
+    ) {
+        let mut next: HashMap<Uuid, Vec<&Arrival>> = HashMap::new();
+        let unlogged = |arrival: &&Arrival| !logged.contains(&(arrival.delivery, arrival.attempt));
+        let unlogged: Vec<_> = self.arrivals.iter().filter(unlogged).collect();
+        let of: HashSet<Uuid> = unlogged.iter().map(|arrival| arrival.delivery).collect();
+        for arrival in self.arrivals.iter().filter(|arrival| of.contains(&arrival.delivery)) {
+            next.entry(arrival.delivery).or_default().push(arrival);
+        }
+        for Arrival { delivery, attempt, at, .. } in unlogged {
+            let later = next[delivery].iter().filter(|other| other.attempt > *attempt);
+            let again = later.map(|other| other.at).min_by(f64::total_cmp);
+            let reason = again.and_then(|again| {
+                incidents.iter().find(|incident| incident.from <= again && incident.until >= at - LATE)
+            });
+            match reason {
+                Some(incident) => {
+                    *verdict.repeated.entry(incident.fault).or_default() += 1;
+                    verdict.unlogged += 1;
+                }
+                None => {
+                    verdict.wrong(format!("attempt {attempt} of {delivery} arrived and is not in the log"));
+                }
+            }
         }
     }
 
@@ -279,5 +312,24 @@ mod tests {
         for unrelated in [98.0, 111.0] {
             assert!(again(unrelated)[0].contains("nothing happened between"), "{unrelated}");
         }
+    }
+
+    #[test]
+    fn an_attempt_that_was_counted_first_needs_an_incident_and_a_next_one() {
+        let unlogged = |from: f64, again: bool| {
+            wrongs(move |evidence| {
+                if again {
+                    let next = Arrival { attempt: 2, at: 110.0, ..evidence.arrivals[0].clone() };
+                    evidence.arrivals.push(next);
+                    evidence.records[0].attempt = 2;
+                } else {
+                    evidence.records.remove(0);
+                }
+                evidence.aftermath.incidents.push(Incident { fault: "a kill", from, until: from + 0.1 });
+            })
+        };
+        assert_eq!(unlogged(105.0, true), [""; 0]);
+        assert!(unlogged(98.0, true)[0].contains("is not in the log"));
+        assert!(unlogged(105.0, false)[0].contains("is not in the log"));
     }
 }

@@ -27,6 +27,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
     let shared = Shared {
         courier: Arc::new(Courier::new(Guard::new(guard(&settings)?)?, courier(&settings))?),
         permits: Arc::new(Semaphore::new(settings.concurrency)),
+        concurrency: settings.concurrency,
         per_channel: settings.per_channel,
         attempt_timeout: settings.http_timeout,
         poll_interval: settings.poll_interval,

@@ -12,7 +12,7 @@ use crate::clock::DbTime;
 use crate::directory::Found;
 use crate::discover::News;
 use crate::ownership::{self, Roll};
-use crate::schedule::{Fetched, Hold, Shards};
+use crate::schedule::{Fetched, Hold, Shards, shard_of};
 use crate::settle::Settled;
 use crate::statement::reason;
 
@@ -32,12 +32,15 @@ impl Engine {
                     (self.session.snapshot, self.clock) = (Some(snapshot), clock);
                 }
                 self.session.locked = self.session.locked.union(shards);
-                self.caution.note(&records);
-                self.take_care(now);
+                let time = self.clock.at(now);
+                let due = begins.iter().filter(|(_, due_at)| *due_at <= time).map(|(id, _)| shard_of(*id));
+                let due: Vec<i16> = due.collect();
+                self.caution.note(&records, |shard| due.iter().filter(|other| **other == shard).count());
                 // What it was taking when it was told to stop is not its to begin with.
                 if !shards.is_empty() && self.session.draining.is_none() {
                     self.schedule.own(shards);
                     self.mark(begins, now);
+                    self.look_around(now);
                     tracing::info!(
                         worker = %self.worker,
                         taken = shards.iter().count(),
@@ -46,6 +49,7 @@ impl Engine {
                     );
                     (self.session.news, self.session.beat_at) = (true, None);
                 }
+                self.take_care(now);
             }
             Answer::Unlocked(shards) => {
                 self.session.locked = self.session.locked.without(shards);
@@ -130,7 +134,7 @@ impl Engine {
                 self.session.journal = more && self.session.locked.contains(0);
                 self.session.journal_at = (!more).then(|| now + JOURNAL_PAUSE);
             }
-            Answer::TestAnswered | Answer::Left => {}
+            Answer::TestAnswered | Answer::Trusted | Answer::Left => {}
         }
         Ok(())
     }
@@ -148,7 +152,9 @@ impl Engine {
         self.session.silent = roll.silent;
         self.session.tests = roll.tests && self.session.locked.contains(0);
         self.session.journal |= roll.journal && self.session.locked.contains(0);
+        self.look_around(now);
         if self.session.draining.is_some() {
+            self.let_go(self.session.locked);
             return Ok(());
         }
         let wanted = ownership::wanted(self.worker, &roll.living);
@@ -157,6 +163,7 @@ impl Engine {
         if !surplus.is_empty() {
             self.schedule.disown(surplus);
         }
+        self.let_go(self.session.locked.without(wanted));
         let missing = wanted.without(self.session.locked);
         self.session.lock_due = !missing.is_empty();
         // What another worker now owns is that worker's to send and to settle.
@@ -171,6 +178,14 @@ impl Engine {
             self.schedule.settled(&outcome.ticket, None, DbTime::MIN);
         }
         Ok(())
+    }
+
+    /// Leaves to others what cannot be settled of shards that are to be theirs: it would keep them for ever.
+    fn let_go(&mut self, shards: Shards) {
+        for outcome in self.outcomes.forget_quarantined(shards) {
+            tracing::warn!(delivery = %outcome.ticket.id, "left to another worker what could not be settled");
+            self.schedule.settled(&outcome.ticket, None, DbTime::MIN);
+        }
     }
 
     fn mark(&mut self, begins: Vec<(i64, DbTime)>, now: Instant) {
@@ -188,6 +203,9 @@ impl Engine {
             // A row that is not as it was sent is somebody else's doing: it is looked at again.
             let stands = settled.rows.get(&outcome.ticket.id).copied().unwrap_or(Some(DbTime::MIN));
             self.schedule.settled(&outcome.ticket, stands, time);
+            if outcome.counted && outcome.is_seen() {
+                self.caution.survived(outcome.ticket.shard());
+            }
         }
         let failing = "has only failed for five days".to_owned();
         self.session

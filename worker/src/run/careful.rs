@@ -13,7 +13,7 @@ use crate::backoff;
 use crate::channel::Project;
 use crate::clock::DbTime;
 use crate::directory::Route;
-use crate::schedule::Pending;
+use crate::schedule::{INTERRUPTED, Pending};
 use crate::settle::{Attempt, End, Intent, Outcome};
 
 /// A delivery that is sent as soon as its attempt is counted.
@@ -36,6 +36,17 @@ impl Cautious {
 }
 
 impl Engine {
+    /// Care is no longer to be taken where nothing is left that can have ended a worker: whatever did was due,
+    /// and still is.
+    pub(super) fn look_around(&mut self, now: Instant) {
+        let time = self.clock.at(now);
+        let careful = self.caution.shards(time);
+        if !careful.is_empty() {
+            let idle = self.schedule.idle(time);
+            self.caution.nothing_left(careful.iter().filter(|shard| idle.contains(*shard)).collect());
+        }
+    }
+
     /// Begins and ends to work shards with care as their time comes.
     pub(super) fn take_care(&mut self, now: Instant) {
         let shards = self.caution.shards(self.clock.at(now));
@@ -74,8 +85,8 @@ impl Engine {
         let schedule = flight::retry_schedule(&row, &route);
         if row.interrupted && usize::try_from(row.attempts).is_ok_and(|attempts| attempts > schedule.len()) {
             row.counted = true;
-            let error = Some("the worker ended during this attempt".to_owned());
-            let attempt = Attempt { code: None, error, body: None, duration_ms: 0 };
+            let error = Some(INTERRUPTED.to_owned());
+            let attempt = Attempt { code: None, error, body: None, duration_ms: 0, seen: false };
             let (ticket, name) = (row.ticket(), Arc::clone(&route.name));
             tracing::error!(
                 channel = %route.name.name,

@@ -27,10 +27,11 @@ impl Engine {
         if self.session.beat_at.is_none_or(|at| now >= at + HEARTBEAT) {
             self.session.beat_at = Some(now);
             let notified = std::mem::take(&mut self.session.notified);
-            return Some(Job::Beat { worker: self.worker, owned: self.session.locked, notified });
+            let (owned, first) = (self.session.locked, self.session.first);
+            return Some(Job::Beat { worker: self.worker, owned, notified, first });
         }
-        if let Some(worker) = self.session.silent.pop() {
-            return Some(Job::Fence(worker));
+        if let Some(silent) = self.session.silent.pop() {
+            return Some(Job::Fence(silent));
         }
         let surplus = self.session.locked.without(self.schedule.owned());
         let drained: Shards = surplus.iter().filter(|shard| self.schedule.is_drained(*shard)).collect();
@@ -40,6 +41,10 @@ impl Engine {
         if std::mem::take(&mut self.session.lock_due) {
             let wanted = self.session.wanted.without(self.session.locked);
             return Some(Job::Lock { worker: self.worker, wanted, afresh: self.session.locked.is_empty() });
+        }
+        let trusted = self.caution.trusted();
+        if !trusted.is_empty() {
+            return Some(Job::Trust { worker: self.worker, shards: trusted });
         }
         if let Some(tested) = self.session.tested.pop_front() {
             return Some(Job::AnswerTest(tested));

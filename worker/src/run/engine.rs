@@ -24,7 +24,7 @@ use crate::clock::{Clock, DbTime};
 use crate::cooldown::Waiting;
 use crate::directory::{Directory, Found, Route};
 use crate::discover::Snapshot;
-use crate::ownership::HEARTBEAT;
+use crate::ownership::{HEARTBEAT, Silent};
 use crate::schedule::{Hold, Limits, Pending, SHARDS, Schedule, Shards};
 use crate::settle::{Log, Outcome, Written};
 
@@ -48,6 +48,8 @@ pub struct Engine {
     pub(super) cautious: Vec<Cautious>,
     pub(super) written: Written,
     pub(super) turn: Turn,
+    /// Whether it had a session before this one.
+    served: bool,
     pub(super) session: State,
 }
 
@@ -60,7 +62,9 @@ pub struct State {
     pub wanted: Shards,
     /// Whether locks are to be tried for.
     pub lock_due: bool,
-    pub silent: Vec<Uuid>,
+    /// Whether the worker had none before it.
+    pub first: bool,
+    pub silent: Vec<Silent>,
     /// Whether the log has records of its own to take, and since when they may be.
     pub journal: bool,
     pub journal_at: Option<Instant>,
@@ -130,7 +134,8 @@ impl Engine {
             tests: JoinSet::new(),
             waiting: Waiting::default(),
             outcomes: Outcomes::default(),
-            caution: Caution::default(),
+            caution: Caution::new(shared.concurrency, shared.per_channel),
+            served: false,
             cautious: Vec::new(),
             written: Written::default(),
             turn: Turn::Discover,
@@ -156,7 +161,8 @@ impl Engine {
         mut notifications: UnboundedReceiver<Notification>,
         shutdown: &mut watch::Receiver<bool>,
     ) -> Result<(), Lost> {
-        self.session = State { news: true, ..State::default() };
+        let first = !std::mem::replace(&mut self.served, true);
+        self.session = State { news: true, first, ..State::default() };
         self.directory.clear();
         let result = self.turn_over(&database, &mut notifications, shutdown).await;
         self.schedule.disown((0..i16::from(SHARDS)).collect());

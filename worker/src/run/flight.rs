@@ -158,7 +158,8 @@ impl Landing {
             );
         }
         let duration_ms = i32::try_from(self.took.as_millis()).unwrap_or(i32::MAX);
-        let attempt = Attempt { code: answer.code, error: answer.error, body: answer.body, duration_ms };
+        let attempt =
+            Attempt { code: answer.code, error: answer.error, body: answer.body, duration_ms, seen: true };
         let name = Arc::clone(&self.route.name);
         Verdicts { outcome: Outcome::of_attempt(self.row, self.ticket, name, attempt, end), health, disable }
     }

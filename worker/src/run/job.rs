@@ -22,7 +22,7 @@ use crate::cooldown::{self, Decided};
 use crate::directory::{self, Loaded, Request};
 use crate::discover::{self, Discovery, ReadError, Snapshot};
 use crate::journal;
-use crate::ownership::{self, Fenced, HEARTBEAT, Roll};
+use crate::ownership::{self, Fenced, HEARTBEAT, Roll, Silent};
 use crate::schedule::{Ask, Fetched, Shards};
 use crate::settle::{self, Intent, Log, Outcome, SettleError, Settled, Written};
 use crate::statement::{Statements, reason};
@@ -73,9 +73,9 @@ pub enum Lost {
 #[derive(Debug)]
 pub enum Job {
     /// Show a sign of life.
-    Beat { worker: Uuid, owned: Shards, notified: bool },
+    Beat { worker: Uuid, owned: Shards, notified: bool, first: bool },
     /// End a silent worker.
-    Fence(Uuid),
+    Fence(Silent),
     /// Take shards, and see where their channels begin. With `afresh`, reading begins here too.
     Lock { worker: Uuid, wanted: Shards, afresh: bool },
     /// Hand over shards.
@@ -88,6 +88,8 @@ pub enum Job {
     Cooldowns(Vec<(i64, String, Uuid)>),
     /// Count attempts before they are made.
     Count(Vec<Intent>),
+    /// Put on record that shards are worked with care no longer.
+    Trust { worker: Uuid, shards: Shards },
     /// Write outcomes.
     Settle { outcomes: Arc<Vec<Outcome>>, log: Arc<Log>, written: Written },
     /// Read channels, projects and event types.
@@ -133,6 +135,8 @@ pub enum Answer {
     Tests(Vec<(Uuid, Channel)>),
     /// To what came of one.
     TestAnswered,
+    /// To shards that are trusted.
+    Trusted,
     /// To the log's own records: whether there are more.
     Journaled(bool),
     /// To the last.
@@ -152,8 +156,8 @@ pub fn begin(database: Arc<Database>, shared: Arc<Shared>, job: Job) -> Doing {
 async fn perform(database: &Database, shared: &Shared, job: Job) -> Result<Answer, Lost> {
     let Database { client, statements } = database;
     Ok(match job {
-        Job::Beat { worker, owned, notified } => {
-            let roll = ownership::heartbeat(client, statements, worker, owned, notified).await?;
+        Job::Beat { worker, owned, notified, first } => {
+            let roll = ownership::heartbeat(client, statements, worker, owned, notified, first).await?;
             if roll.tick
                 && let Err(error) = client.execute(&statements.tick, &[]).await
             {
@@ -165,7 +169,9 @@ async fn perform(database: &Database, shared: &Shared, job: Job) -> Result<Answe
             }
             Answer::Roll(roll)
         }
-        Job::Fence(worker) => Answer::Fenced(worker, ownership::fence(client, statements, worker).await?),
+        Job::Fence(silent) => {
+            Answer::Fenced(silent.worker, ownership::fence(client, statements, silent).await?)
+        }
         Job::Lock { worker, wanted, afresh } => {
             let start = if afresh { Some(discover::start(client, statements).await?) } else { None };
             let records = ownership::lock(client, statements, worker, wanted).await?;
@@ -190,6 +196,10 @@ async fn perform(database: &Database, shared: &Shared, job: Job) -> Result<Answe
         Job::Count(intents) => {
             let due = settle::count(client, statements, &intents).await?;
             Answer::Counted { asked: intents.len(), due }
+        }
+        Job::Trust { worker, shards } => {
+            ownership::trust(client, statements, worker, shards).await?;
+            Answer::Trusted
         }
         Job::Settle { outcomes, log, mut written } => {
             let result = settle::settle(client, statements, &log, &outcomes, &mut written).await;

@@ -137,6 +137,13 @@ impl Outcomes {
         forgotten
     }
 
+    /// Gives up what cannot be written of these shards, which are to be another worker's: it will send again,
+    /// and try for itself.
+    pub fn forget_quarantined(&mut self, shards: Shards) -> Vec<Outcome> {
+        let leaves = |(_, outcome): &mut (Instant, Outcome)| shards.contains(outcome.ticket.shard());
+        self.quarantined.extract_if(.., leaves).map(|(_, outcome)| outcome).collect()
+    }
+
     fn take_back(&mut self) -> Vec<Outcome> {
         let batch = self.writing.take().map(Arc::try_unwrap);
         // The job that shared it has ended, one way or the other.
@@ -212,6 +219,16 @@ mod tests {
         assert_eq!(write_all(&mut outcomes, 777, now), expected);
         assert_eq!(outcomes.wake_at(), Some(now + QUARANTINE));
         assert_eq!(write_all(&mut outcomes, 0, now + QUARANTINE), [777]);
+    }
+
+    #[test]
+    fn one_that_cannot_be_written_does_not_keep_its_shard_from_another_worker() {
+        let (mut outcomes, now) = (Outcomes::default(), Instant::now());
+        (1..=2).for_each(|id| outcomes.push(outcome(id, i64::try_from(id).unwrap())));
+        assert_eq!(write_all(&mut outcomes, 1, now), [2]);
+        assert!(outcomes.forget_quarantined([2].into_iter().collect()).is_empty());
+        assert_eq!(ids(&outcomes.forget_quarantined([1].into_iter().collect())), [1]);
+        assert_eq!(outcomes.wake_at(), None);
     }
 
     #[test]

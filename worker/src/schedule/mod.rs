@@ -9,6 +9,8 @@
 //! what is *still free*, of rows in memory and of deliveries in flight alike. One busy channel gets
 //! nearly all, and any number of channels that hang leave room for one that does not.
 
+mod care;
+mod hold;
 mod lane;
 mod memory;
 mod pending;
@@ -21,7 +23,7 @@ use uuid::Uuid;
 
 use self::lane::Lane;
 pub use self::lane::{Ask, Hold};
-pub use self::pending::{Fetched, Happening, Pending, Place, SHARDS, Shards, Ticket, shard_of};
+pub use self::pending::{Fetched, Happening, INTERRUPTED, Pending, Place, SHARDS, Shards, Ticket, shard_of};
 use crate::circuit::{Gate, Health};
 use crate::clock::DbTime;
 
@@ -121,19 +123,6 @@ impl Schedule {
     /// Whether nothing at all is on its way or waits to be settled.
     pub fn is_quiet(&self) -> bool {
         self.outstanding.iter().all(|count| *count == 0)
-    }
-
-    /// The shards that are worked with care.
-    pub fn careful(&self) -> Shards {
-        self.careful
-    }
-
-    /// Works these shards with care, and no others: of each, one delivery at a time, from its being chosen
-    /// until it is settled.
-    pub fn take_care(&mut self, shards: Shards) {
-        self.careful = shards;
-        // Those that still have to wait are parked again when it is their turn.
-        self.round.extend(self.parked.drain(..));
     }
 
     /// How many rows and bytes a read of what is new may bring now; zero rows where there is no room.
@@ -245,9 +234,7 @@ impl Schedule {
         }
         let limit = (free / 4).clamp(1, self.limits.per_channel);
         while let Some(channel_id) = self.round.pop_front() {
-            let shard = shard_of(channel_id);
-            if self.careful.contains(shard) && !self.is_drained(shard) {
-                self.parked.push_back(channel_id);
+            if self.park(channel_id) {
                 continue;
             }
             let Some(lane) = self.lanes.get_mut(&channel_id) else { continue };
@@ -303,39 +290,6 @@ impl Schedule {
         self.touch(channel_id, now);
     }
 
-    /// Gives back a delivery that was not sent after all, and holds its channel.
-    pub fn put_back(&mut self, row: Pending, hold: Hold, now: DbTime) {
-        let channel_id = row.channel_id;
-        self.count(channel_id, -1);
-        let lane = self.lanes.entry(channel_id).or_default();
-        lane.in_flight = lane.in_flight.saturating_sub(1);
-        lane.queue.push_front(row);
-        self.hold(channel_id, hold, now);
-    }
-
-    /// Holds a channel.
-    pub fn hold(&mut self, channel_id: i64, hold: Hold, now: DbTime) {
-        let Some(lane) = self.lanes.get_mut(&channel_id) else { return };
-        lane.hold = Some(hold);
-        if hold == Hold::Disabled {
-            self.drop_queue(channel_id);
-        }
-        self.touch(channel_id, now);
-    }
-
-    /// Lets a channel go on.
-    pub fn resume(&mut self, channel_id: i64, now: DbTime) {
-        if let Some(lane) = self.lanes.get_mut(&channel_id) {
-            lane.hold = None;
-            self.touch(channel_id, now);
-        }
-    }
-
-    /// The channels that are held.
-    pub fn held(&self) -> impl Iterator<Item = (i64, Hold)> {
-        self.lanes.iter().filter_map(|(id, lane)| lane.hold.map(|hold| (*id, hold)))
-    }
-
     /// An attempt has ended; `health` is what it says of the channel, if it was made at all.
     pub fn finished(&mut self, ticket: &Ticket, health: Option<Health>, now: DbTime) {
         self.rows = self.rows.saturating_sub(1);
@@ -386,12 +340,7 @@ impl Schedule {
         if let Some(count) = usize::try_from(shard).ok().and_then(|at| self.outstanding.get_mut(at)) {
             *count = count.saturating_add_signed(by);
         }
-        if self.careful.contains(shard) && self.is_drained(shard) {
-            let parked = std::mem::take(&mut self.parked).into_iter();
-            let (free, waiting): (VecDeque<_>, _) = parked.partition(|id| shard_of(*id) == shard);
-            self.parked = waiting;
-            self.round.extend(free);
-        }
+        self.unpark(shard);
     }
 
     /// Brings a channel's standing up to date after anything about it has changed.

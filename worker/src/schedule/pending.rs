@@ -82,6 +82,9 @@ pub struct Happening {
     pub severity: Option<Severity>,
 }
 
+/// `last_error` of a row whose attempt was counted before it was made, until that attempt is settled.
+pub const INTERRUPTED: &str = "the worker ended during this attempt";
+
 /// A delivery that waits.
 #[derive(Clone, Debug)]
 pub struct Pending {

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::batch::microseconds;
 use crate::clock::DbTime;
+use crate::schedule::INTERRUPTED;
 use crate::statement::Statements;
 
 /// An attempt that is about to be made, at a row as it was read.
@@ -41,6 +42,7 @@ pub async fn count(
     let due: Vec<DbTime> = intents.iter().map(|intent| intent.due_at).collect();
     let attempts: Vec<i32> = intents.iter().map(|intent| intent.attempts).collect();
     let delays: Vec<i64> = intents.iter().map(|intent| microseconds(intent.delay)).collect();
-    let counted = client.query(&statements.count, &[&ids, &channels, &due, &attempts, &delays]).await?;
+    let counted =
+        client.query(&statements.count, &[&ids, &channels, &due, &attempts, &delays, &INTERRUPTED]).await?;
     counted.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
 }

@@ -21,10 +21,11 @@ pub struct Fared {
     pub error: Option<String>,
 }
 
-/// Sums up a batch, whose outcomes stand in the order in which they came.
+/// Sums up a batch, whose outcomes stand in the order in which they came. A worker that ended during an
+/// attempt says nothing of the channel.
 pub fn sum_up<'a>(batch: impl Iterator<Item = &'a Outcome>) -> BTreeMap<i64, Fared> {
     let mut channels: BTreeMap<i64, Fared> = BTreeMap::new();
-    for outcome in batch.filter(|outcome| outcome.attempt.is_some()) {
+    for outcome in batch.filter(|outcome| outcome.is_seen()) {
         let fared = channels.entry(outcome.ticket.channel_id).or_default();
         if outcome.end == End::Sent {
             fared.succeeded = true;

@@ -40,18 +40,23 @@ pub enum SettleError {
 }
 
 impl SettleError {
-    /// Whether one of the rows may be to blame, so that it helps to try them apart. Classes 22 and 23
-    /// of SQLSTATE are data and constraints, 54 limits; everything else is the server's condition, and
-    /// passes.
+    /// Whether one of the rows may be to blame, so that it helps to try them apart.
     pub fn blames_a_row(&self) -> bool {
         match self {
             Self::Database(error) => {
-                error.code().is_none_or(|code| matches!(&code.code()[..2], "22" | "23" | "54"))
-                    && !error.is_closed()
+                error.code().is_none_or(|code| is_of_a_row(code.code())) && !error.is_closed()
             }
             Self::NoHead | Self::BadHead(_) => false,
         }
     }
+}
+
+/// Whether an SQLSTATE tells of a row: of its data (22), a constraint (23), a limit (54) or a damaged page
+/// (XX001), or of somebody's trigger or function that will not have it (09, 27, 38, 39, 44, P0). Everything
+/// else is the server's condition, and passes.
+fn is_of_a_row(code: &str) -> bool {
+    const CLASSES: [&str; 9] = ["09", "22", "23", "27", "38", "39", "44", "54", "P0"];
+    code == "XX001" || code.get(..2).is_some_and(|class| CLASSES.contains(&class))
 }
 
 /// What a committed batch says.
@@ -151,17 +156,21 @@ async fn transact(
     let errors: Vec<Option<&str>> = fared.values().map(|fared| fared.error.as_deref()).collect();
     let mut columns = lines.columns().to_vec();
     columns.extend([&channels as &(dyn ToSql + Sync), &succeeded, &failures, &errors]);
-    // An error that Postgres does not know of, because the arguments could not be written, is the first's
-    // at once, and the COMMIT is not sent.
-    let (appended, ()) = try_join(
-        query_unless(lines.is_empty(), client, &statements.append, &columns),
-        client.batch_execute("COMMIT"),
-    )
-    .await?;
+    let append = query_unless(lines.is_empty(), client, &statements.append, &columns);
+    let appended = committed(append, client.batch_execute("COMMIT")).await?;
     let hopeless =
         appended.iter().filter(|row| row.get("hopeless")).map(|row| row.get("channel_id")).collect();
     written.record(&fared, now);
     Ok(Settled { rows, hopeless, clock })
+}
+
+/// Both are on their way at once; unless the last statement cannot even be sent, of which Postgres does not know:
+/// then neither is the COMMIT, and nothing stands.
+async fn committed<T, E>(
+    last: impl Future<Output = Result<T, E>>,
+    commit: impl Future<Output = Result<(), E>>,
+) -> Result<T, E> {
+    try_join(last, commit).await.map(|(answer, ())| answer)
 }
 
 async fn query_unless(
@@ -171,4 +180,53 @@ async fn query_unless(
     arguments: &[&(dyn ToSql + Sync)],
 ) -> Result<Vec<Row>, Error> {
     if nothing { Ok(Vec::new()) } else { client.query(statement, arguments).await }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::future::{poll_fn, ready};
+    use std::task::Poll;
+
+    use super::*;
+
+    #[test]
+    fn a_row_is_blamed_for_what_is_its_own_and_not_for_the_servers_condition() {
+        for code in ["22001", "23514", "54000", "P0001", "39P01", "44000", "27000", "XX001"] {
+            assert!(is_of_a_row(code), "{code}");
+        }
+        for code in [
+            "53100", "57014", "57P01", "25006", "40001", "55P03", "42501", "08006", "58030", "XX000", "", "P",
+        ] {
+            assert!(!is_of_a_row(code), "{code}");
+        }
+    }
+
+    /// The records' arguments could not be written: had the COMMIT been sent beside them, the deletions would
+    /// stand without their records.
+    #[tokio::test]
+    async fn nothing_is_committed_behind_a_statement_that_was_not_sent() {
+        let sent = Cell::new(false);
+        let commit = async {
+            sent.set(true);
+            Ok(())
+        };
+        let unsent: Result<(), _> = Err("cannot be encoded");
+        assert_eq!(committed(ready(unsent), commit).await, unsent);
+        assert!(!sent.get());
+    }
+
+    #[tokio::test]
+    async fn the_commit_is_sent_without_waiting_for_the_answer_before_it() {
+        let sent = Cell::new(false);
+        let commit = async {
+            sent.set(true);
+            Ok::<_, ()>(())
+        };
+        let answer = poll_fn(|context| {
+            context.waker().wake_by_ref();
+            if sent.get() { Poll::Ready(Ok(7)) } else { Poll::Pending }
+        });
+        assert_eq!(committed(answer, commit).await, Ok(7));
+    }
 }

@@ -28,6 +28,8 @@ pub struct Attempt {
     pub body: Option<String>,
     /// Milliseconds it took.
     pub duration_ms: i32,
+    /// Whether its end was seen. Of one during which the worker ended it is only known that it was begun.
+    pub seen: bool,
 }
 
 /// What becomes of the row.
@@ -120,6 +122,11 @@ impl Outcome {
     /// Attempts that the row does not yet say were made: this one, if it is one.
     pub fn made(&self) -> i32 {
         i32::from(self.attempt.is_some() && !self.counted)
+    }
+
+    /// Whether it tells how an attempt ended.
+    pub fn is_seen(&self) -> bool {
+        self.attempt.as_ref().is_some_and(|attempt| attempt.seen)
     }
 
     /// What went wrong, sanitized.

@@ -1,8 +1,8 @@
 -- Attempts that are counted before they are made: if the worker ends during one, the row stands as after one
 -- that failed. Only where the row is as it was read; shaped as sent.sql. What last_error says marks the row
--- until the attempt is settled: see discover.sql and refill.sql.
+-- until the attempt is settled: discover.sql and refill.sql are told it, too.
 -- Returned: the delivery, and when it is due again.
--- $1 deliveries, $2 channels, $3 due times and $4 attempts as they were read, $5 microseconds until the next
+-- $1 deliveries, $2 channels, $3 due times and $4 attempts as they were read, $5 microseconds until the next, $6 what last_error says
 WITH counted AS MATERIALIZED (
     SELECT o.ctid, c.delay
     FROM unnest($1::uuid[], $2::bigint[], $3::timestamptz[], $4::integer[], $5::bigint[]) AS c (id, channel_id, due_at, attempts, delay)
@@ -14,7 +14,7 @@ WITH counted AS MATERIALIZED (
 )
 UPDATE klaxon.outbox AS o
 SET attempts = o.attempts + 1, due_at = clock_timestamp() + c.delay * interval '1 microsecond',
-    last_error = 'the worker ended during this attempt'
+    last_error = $6
 FROM counted AS c
 WHERE o.ctid = c.ctid
 RETURNING o.id, o.due_at

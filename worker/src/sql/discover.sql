@@ -3,10 +3,11 @@
 -- rather than an OR: a bitmap would be built whole before the limit could stop it.
 -- One row comes back even where nothing is new, for the snapshot; and no other where there are as many as
 -- asked for, which is `more` than there is room for.
--- $1 the last snapshot's xmax, $2 what was in progress then, $3 shards owned, $4 rows at most, $5 bytes at most
+-- $1 the last snapshot's xmax, $2 what was in progress then, $3 shards owned, $4 rows at most, $5 bytes at most,
+-- $6 what last_error says of an attempt that was counted and not settled
 WITH fresh AS MATERIALIZED (
     SELECT o.id, o.event_id, o.subscription_id, o.channel_id, o.due_at, o.created_at, o.attempts, o.replayed, o.event_type, o.project,
-           coalesce(o.last_error = 'the worker ended during this attempt', false) AS interrupted,
+           coalesce(o.last_error = $6::text, false) AS interrupted,
            o.cooldown_task, o.held_back, (extract(epoch FROM o.held_for) * 1000000)::bigint AS held_for
     FROM (
         SELECT * FROM klaxon.outbox AS o

@@ -1,10 +1,10 @@
 -- A worker that is silent is ended, so that its locks are free and it can settle nothing any more.
 -- The process id may be another session's by now: it is ended only if it began before that worker
--- registered, and is the worker's by name and role. Looked at again under lock: it may have come back.
--- $1 the worker, $2 seconds of silence
+-- registered, and is the worker's by name and role. Not if it was heard of since: it came back.
+-- $1 the worker, $2 when it was last heard from
 WITH silent AS (
     DELETE FROM klaxon.worker AS w
-    WHERE w.id = $1::uuid AND w.heartbeat_at <= clock_timestamp() - make_interval(secs => $2)
+    WHERE w.id = $1::uuid AND w.heartbeat_at = $2
     RETURNING w.id, w.host, w.pid, w.started_at
 )
 SELECT s.host, coalesce((

@@ -3,13 +3,14 @@
 -- to see where the rest begins. Past the bound on bytes a row comes without its payload, as `cut`. The time
 -- is the statement's: with a clock that moves, each step would be written out before the next, and a row that
 -- becomes due between two looks at it would be given out as one whose event is missing.
--- $1 channels, $2 and $3 where each begins, $4 room for each, $5 bytes at most
+-- $1 channels, $2 and $3 where each begins, $4 room for each, $5 bytes at most,
+-- $6 what last_error says of an attempt that was counted and not settled
 WITH next AS MATERIALIZED (
     SELECT o.*
     FROM unnest($1::bigint[], $2::timestamptz[], $3::uuid[], $4::bigint[]) AS ask (channel_id, due_at, id, room)
     CROSS JOIN LATERAL (
         SELECT o.id, o.event_id, o.subscription_id, o.channel_id, o.due_at, o.created_at, o.attempts, o.replayed, o.event_type, o.project,
-               coalesce(o.last_error = 'the worker ended during this attempt', false) AS interrupted,
+               coalesce(o.last_error = $6::text, false) AS interrupted,
                o.cooldown_task, o.held_back, (extract(epoch FROM o.held_for) * 1000000)::bigint AS held_for
         FROM klaxon.outbox AS o
         WHERE o.channel_id = ask.channel_id AND (o.due_at, o.id) >= (ask.due_at, ask.id)
