@@ -14,6 +14,7 @@ mod report;
 mod sink;
 mod snapshot;
 mod stage;
+mod verify;
 mod wakeup;
 mod work;
 
@@ -56,6 +57,9 @@ async fn main() -> anyhow::Result<()> {
     }
     if wanted("snapshot") {
         snapshot::measure(plan, &mut report).await?;
+    }
+    if wanted("verify") {
+        verify::measure(plan, &mut report).await?;
     }
     let text = report.into_text();
     if chosen.is_empty() {

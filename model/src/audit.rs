@@ -14,11 +14,13 @@ use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
+mod adoption;
 mod checkpoint;
 mod finding;
 mod start;
 mod verify;
 
+pub use adoption::Adoption;
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use finding::{Finding, FindingKind, Verdict};
 pub use verify::Verifier;

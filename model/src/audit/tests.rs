@@ -1,3 +1,4 @@
+mod adoption;
 mod attack;
 
 use proptest::prelude::*;
@@ -76,7 +77,7 @@ fn verify_with(
     checkpoint: Option<Checkpoint>,
     head: Option<(i64, Tag)>,
 ) -> (Verdict, Vec<(FindingKind, i64)>) {
-    let mut verifier = Verifier::new(keys, CHAIN, checkpoint);
+    let mut verifier = Verifier::new(keys, CHAIN, checkpoint, Vec::new());
     for row in rows {
         verifier.push(&row.record, row.body.as_deref(), row.mac.as_deref());
     }
