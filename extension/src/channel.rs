@@ -256,7 +256,7 @@ fn sealed(channel: Option<i64>, secret: &Aside) -> Option<String> {
                 channel,
                 destination: secret.destination.clone(),
                 field: secret.field.clone(),
-                value: Zeroizing::clone(value),
+                value: value.as_str().into(),
             },
         )),
     }

@@ -245,6 +245,24 @@ fn keys_read_back_and_have_names() {
     assert_eq!(format!("{made:?}"), format!("Key({})", made.id()));
 }
 
+/// A key can be neither printed nor serialised, and leaves nothing behind.
+mod key_type {
+    use std::fmt::Display;
+
+    use serde::Serialize;
+    use sha2::Sha256;
+    use static_assertions::{assert_impl_all, assert_not_impl_any};
+    use zeroize::{ZeroizeOnDrop, Zeroizing};
+
+    use super::Key;
+
+    assert_not_impl_any!(Key: Display, Serialize, Copy, AsRef<[u8]>);
+    assert_impl_all!(Key: ZeroizeOnDrop);
+    // What it is made of: the state of HMAC is two of this hash's.
+    assert_impl_all!(Sha256: ZeroizeOnDrop);
+    assert_impl_all!(Zeroizing<[u8; 32]>: ZeroizeOnDrop);
+}
+
 proptest! {
     #[test]
     fn any_changed_column_is_found_at_its_row(at in 0usize..12, column in 0usize..16, text in "[a-z]{0,6}", number in 100i32..200) {
