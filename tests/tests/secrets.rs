@@ -1,6 +1,7 @@
 //! Secrets are planted wherever one can be given, receivers do their worst with them, and then they are
 //! looked for wherever something is written or said.
 
+use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
@@ -9,12 +10,14 @@ use hyper::Response;
 use hyper::body::Bytes;
 use hyper::http::request::Parts;
 use klaxon_tests::cluster::{Cluster, free_port};
+use klaxon_tests::counterpart::{SEALED_BOX, Script};
 use klaxon_tests::database::{Database, WORKER_ROLE};
 use klaxon_tests::https::{Server, response};
 use klaxon_tests::process;
 use klaxon_tests::scene::Scene;
 use klaxon_tests::smtp::{HOST as MAIL, PASSWORD, USER};
 use klaxon_tests::until::until;
+use klaxon_tests::worker;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -197,6 +200,37 @@ async fn scraped(port: u16) -> String {
     stream.read_to_string(&mut answer).await.unwrap();
     assert!(answer.contains("klaxon_attempts_total"), "{answer}");
     answer
+}
+
+#[tokio::test]
+async fn libsodium_opens_what_the_database_and_the_command_line_seal() {
+    let scene = Scene::set(Database::new()).await;
+    let config =
+        json!({"url": "https://receiver.test/hook", "hmac_secret": HMAC, "headers": {"X-Token": HEADER}});
+    let id = scene.channel("hook", "webhook", config, &["task.failed"]).await;
+    let mut seal = worker::command();
+    seal.args(["seal", "--channel", "7", "--field", "token", "--config"]).arg(scene.installation.config());
+    let mut seal = seal.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    seal.stdin.take().unwrap().write_all("größe\n".as_bytes()).await.unwrap();
+    let by_hand = String::from_utf8(seal.wait_with_output().await.unwrap().stdout).unwrap();
+    let stored = "SELECT field, sealed FROM klaxon.channel_secret ORDER BY field";
+    let stored = scene.client.query(stored, &[]).await.unwrap();
+
+    let key = std::fs::read_to_string(scene.installation.folder().join("secret.key")).unwrap();
+    let mut libsodium = Script::start(SEALED_BOX).unwrap();
+    let mut open = async |sealed: &str| {
+        let opened = libsodium.ask(&json!({"key": key.trim(), "sealed": sealed.trim()})).await;
+        serde_json::from_str::<Value>(opened.as_str().unwrap()).unwrap()
+    };
+    let to = "https://receiver.test:443";
+    for (row, (field, value)) in stored.iter().zip([("headers.X-Token", HEADER), ("hmac_secret", HMAC)]) {
+        assert_eq!(row.get::<_, String>(0), field);
+        let sealed = json!({"v": 1, "channel": id, "destination": to, "field": field, "value": value});
+        assert_eq!(open(row.get(1)).await, sealed);
+    }
+    assert_eq!(stored.len(), 2);
+    let sealed = json!({"v": 1, "channel": 7, "destination": null, "field": "token", "value": "größe"});
+    assert_eq!(open(&by_hand).await, sealed);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
