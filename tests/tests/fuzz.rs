@@ -85,6 +85,28 @@ fn values(kind: &str) -> &'static [&'static str] {
             "'[-3:-2]={1,2}'",
             "ARRAY[[1], [2]]::bigint[]",
         ],
+        "boolean[]" => {
+            &["'{}'", "ARRAY[true, false]", "ARRAY[NULL]::boolean[]", "array_fill(true, ARRAY[1000])"]
+        }
+        "uuid[]" => &["'{}'", "ARRAY[gen_random_uuid(), NULL]", "ARRAY[[gen_random_uuid()]]"],
+        "timestamp with time zone[]" => {
+            &["'{}'", "ARRAY['-infinity'::timestamptz, now(), NULL]", "'[0:0]={infinity}'"]
+        }
+        "jsonb[]" => &[
+            "'{}'",
+            "ARRAY['{}'::jsonb, 'null', NULL]",
+            "ARRAY['{\"run_id\": 1, \"status\": \"failed\"}'::jsonb]",
+        ],
+        "klaxon.subscription" => &[
+            "(SELECT s FROM klaxon.subscription AS s LIMIT 1)",
+            "jsonb_populate_record(NULL::klaxon.subscription, '{}')",
+            "jsonb_populate_record(NULL::klaxon.subscription, '{\"id\": -1, \"owner\": \"alice\", \"project\": \"fleet\", \"events\": [\"*\", null]}')",
+        ],
+        "klaxon.channel" => &[
+            "(SELECT c FROM klaxon.channel AS c LIMIT 1)",
+            "jsonb_populate_record(NULL::klaxon.channel, '{}')",
+            "jsonb_populate_record(NULL::klaxon.channel, '{\"id\": -1, \"owner\": \"alice\", \"project\": \"fleet\", \"kind\": \"x\"}')",
+        ],
         "bytea" => &["''", "'\\x00'"],
         _ => &[],
     }
