@@ -15,7 +15,6 @@ use klaxon_model::seal::{Plaintext, PublicKey, seal};
 use pgrx::prelude::*;
 use pgrx::{AllocatedByRust, JsonB};
 use serde_json::Value;
-use zeroize::Zeroizing;
 
 use crate::failure;
 use crate::identity::{as_owner, principal};
