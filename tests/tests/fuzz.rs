@@ -168,7 +168,7 @@ async fn no_argument_is_an_internal_error_or_the_end_of_a_backend() {
              INSERT INTO klaxon.channel (name, kind, config) VALUES ('ops', 'webhook', '{\"url\": \"https://example.com/\"}');
              SELECT klaxon.subscribe(ARRAY['ops'], ARRAY['run.*'], owner => NULL);
              SELECT klaxon.notify_event('run.failed', project => 'fleet', dedup_key => 'ops');
-             SET statement_timeout = '20s'; SET client_min_messages = error",
+             SET statement_timeout = '20s'; SET client_min_messages = error; SET log_min_messages = fatal",
         )
         .await
         .expect("the scene is set");

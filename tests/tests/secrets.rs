@@ -101,6 +101,8 @@ fn echo(seen: &Mutex<String>, head: &Parts, body: &Bytes) -> Response<http_body_
                 in_json(secret),
                 hex::encode(secret),
                 STANDARD.encode(secret),
+                STANDARD.encode(format!("a{secret}")),
+                STANDARD.encode(format!("the whole request, {secret}, as it came")),
                 secret.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;"),
             ]
         })
@@ -279,6 +281,13 @@ async fn what_is_secret_is_written_and_said_nowhere() {
 
     let port = free_port().unwrap();
     let mut worker = scene.worker(&["--metrics-addr", &format!("127.0.0.1:{port}")]).await;
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", worker.pid())).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(
+        core.split_whitespace().collect::<Vec<_>>()[4..6],
+        ["0", "0"],
+        "a crash leaves no secret behind"
+    );
     scene.emit("task.failed", json!({"task_name": "report"})).await;
     until(&scene.client, "NOT EXISTS (SELECT FROM klaxon.outbox)").await;
     for (kind, config) in

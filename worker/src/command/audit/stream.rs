@@ -165,3 +165,109 @@ impl<'m> Fields<'m> {
         read(self)?.context("a column is null that may not be")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn verifier() -> Verifier {
+        Verifier::new(Vec::new(), [0; 16], None, Vec::new())
+    }
+
+    /// A row as Postgres sends it: of each field its length and itself.
+    fn row(fields: &[Option<Vec<u8>>]) -> Vec<u8> {
+        let mut out = Vec::new();
+        for field in fields {
+            let length = field.as_ref().map_or(-1, |field| field.len() as i32);
+            out.extend(length.to_be_bytes());
+            out.extend(field.iter().flatten());
+        }
+        out
+    }
+
+    fn whole() -> Vec<Option<Vec<u8>>> {
+        let (id, text) = (|| Some(vec![7; 16]), |text: &str| Some(text.as_bytes().to_vec()));
+        let (int, long) = (|n: i32| Some(n.to_be_bytes().to_vec()), |n: i64| Some(n.to_be_bytes().to_vec()));
+        vec![
+            long(1),
+            text("attempt"),
+            id(),
+            int(1),
+            id(),
+            text("run.failed"),
+            None,
+            long(1),
+            long(2),
+            text("ops"),
+            text("webhook"),
+            text("failed"),
+            int(500),
+            text("HTTP 500"),
+            text("on fire"),
+            int(12),
+            long(0),
+            id(),
+            None,
+            id(),
+            text("key"),
+            Some(vec![1; 32]),
+            Some(vec![2; 32]),
+        ]
+    }
+
+    #[test]
+    fn a_row_is_read_to_its_end() {
+        assert_eq!(whole().len(), usize::try_from(WIDTH).unwrap());
+        let bytes = row(&whole());
+        let (mut fields, mut verifier) = (Fields(&bytes), verifier());
+        push(&mut fields, &mut verifier).unwrap();
+        assert_eq!((fields.0.len(), verifier.rows(), verifier.range()), (0, 1, Some((1, 1))));
+    }
+
+    #[test]
+    fn what_the_table_cannot_hold_is_refused() {
+        for (at, field) in [
+            (0, None),
+            (0, Some(vec![0; 4])),
+            (1, None),
+            (1, Some(vec![0xff])),
+            (2, Some(vec![0; 15])),
+            (3, Some(vec![0; 8])),
+            (16, None),
+            (19, None),
+            (20, None),
+        ] {
+            let mut fields = whole();
+            fields[at] = field;
+            let bytes = row(&fields);
+            assert!(push(&mut Fields(&bytes), &mut verifier()).is_err(), "field {at}");
+        }
+        let header = [SIGNATURE, &[0; 4], &2i32.to_be_bytes(), b"xy", &(-1i16).to_be_bytes()].concat();
+        let mut fields = Fields(&header);
+        fields.header().unwrap();
+        assert_eq!((fields.count().unwrap(), fields.0.len()), (None, 0));
+        assert!(Fields(b"PGCOPY\n\xff\r\n\x01\0\0\0\0\0\0\0\0").header().is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_are_more_than_an_error(
+            noise in prop::collection::vec(any::<u8>(), 0..300),
+            cut in any::<prop::sample::Index>(),
+            at in any::<prop::sample::Index>(),
+            flip in 1u8..,
+        ) {
+            let bytes = row(&whole());
+            let shorter = &bytes[..cut.index(bytes.len())];
+            prop_assert!(push(&mut Fields(shorter), &mut verifier()).is_err());
+            let mut changed = bytes.clone();
+            changed[at.index(bytes.len())] ^= flip;
+            for bytes in [&noise, &changed] {
+                let _: anyhow::Result<()> = push(&mut Fields(bytes), &mut verifier());
+                let _: anyhow::Result<()> = Fields(bytes).header();
+            }
+        }
+    }
+}
