@@ -37,12 +37,10 @@ fn adopted() -> Vec<Row> {
     rows
 }
 
+type Judged = (Verdict, Vec<(FindingKind, i64)>, Option<(i64, i64)>);
+
 /// What is found, and which rows are not ours.
-fn judge(
-    rows: &[Row],
-    keys: &[u8],
-    checkpoint: Option<Checkpoint>,
-) -> (Verdict, Vec<(FindingKind, i64)>, Option<(i64, i64)>) {
+fn judge(rows: &[Row], keys: &[u8], checkpoint: Option<Checkpoint>) -> Judged {
     let adoptions = rows
         .iter()
         .filter(|row| row.record.kind == "adoption")
