@@ -16,7 +16,7 @@ endif
 # Root installs at once; others through sudo, unless they own Postgres' folders.
 SUDO := $(shell [ "$$(id -u)" -eq 0 ] || [ -w "$$($(PG_CONFIG) --pkglibdir 2>/dev/null)" ] || echo sudo)
 
-.PHONY: setup setup-system build install demo test test-pg test-client histories proof lint bench package schema clean-install
+.PHONY: setup setup-system build install demo test test-pg test-client histories fuzz proof lint bench package schema clean-install
 .DEFAULT_GOAL := build
 
 setup: ## a bare Debian 12 with Rust becomes a working tool chain
@@ -66,16 +66,24 @@ histories: setup ## two workers under the randomised histories, for HISTORY_SECO
 		cargo test -p klaxon-tests --test histories -- --nocapture
 HISTORY_SECONDS ?= 600
 
+fuzz: setup ## a million calls of the extension's functions with arguments that nobody would give
+	$(MAKE) install PROFILE=release
+	KLAXON_FUZZ_CALLS=$(FUZZ_CALLS) KLAXON_BIN=$(CURDIR)/target/release/klaxon \
+		cargo test -p klaxon-tests --test fuzz -- --nocapture
+FUZZ_CALLS ?= 1000000
+
 proof: ## the model of discovery, ownership and settling, to wider bounds than `make test` has time for
 	cargo test -p klaxon-proof -- --include-ignored --nocapture --test-threads=1
 
-lint: setup ## formatting, lints, documentation, and that the committed schema is the generated one
+lint: setup ## formatting, lints, documentation, that the committed schema is the generated one, and whose code we run
 	cargo fmt --all --check
 	cargo clippy --all-targets -p klaxon-model -p klaxon-channel -p klaxon -p klaxon-tests -p klaxon-proof -p klaxon-bench -- -D warnings
 	cargo clippy --all-targets -p pg_klaxon $(FEATURES) -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items -p klaxon-model -p klaxon-channel -p klaxon -p klaxon-proof
 	$(MAKE) --no-print-directory schema SCHEMA_OUT=target/generated.sql
 	@pgrx-config/schema.sh same sql/pg_klaxon--$(VERSION).sql target/generated.sql
+	@pgrx-config/setup.sh deny
+	@pgrx-config/deny.sh
 
 SCHEMA_OUT ?= sql/pg_klaxon--$(VERSION).sql
 schema: ## writes sql/pg_klaxon--VERSION.sql

@@ -3,11 +3,13 @@
 #
 #   pgrx-config/setup.sh system   what building, installing and running need
 #   pgrx-config/setup.sh pgrx     what generating the schema and the tests need on top
+#   pgrx-config/setup.sh deny     what judges our dependencies
 set -eu
 cd "$(dirname "$0")/.."
 
 PG_CONFIG=${PG_CONFIG:-/usr/bin/pg_config}
 PGRX_VERSION=0.18.1
+DENY_VERSION=0.20.2
 
 as_root() {
     if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
@@ -115,8 +117,17 @@ counterparts() {
     printf '%s\n' "$wanted" >"$to/installed"
 }
 
+# Built without optimisation: it runs for seconds, and would be built for minutes.
+deny() {
+    case "$(cargo deny --version 2>/dev/null)" in
+        "cargo-deny $DENY_VERSION") ;;
+        *) cargo install --locked --debug cargo-deny --version "$DENY_VERSION" ;;
+    esac
+}
+
 case "${1:-pgrx}" in
     system) system ;;
+    deny) deny ;;
     pgrx) pgrx; counterparts ;;
-    *) echo "usage: $0 [system|pgrx]" >&2; exit 2 ;;
+    *) echo "usage: $0 [system|pgrx|deny]" >&2; exit 2 ;;
 esac

@@ -3,7 +3,7 @@
 -- after a dump and restore: no jsonb, and times in whole microseconds.
 CREATE TABLE klaxon.delivery (
     seq              bigint PRIMARY KEY CHECK (seq > 0),
-    kind             text NOT NULL DEFAULT 'attempt' CHECK (kind IN ('attempt', 'checkpoint', 'rotation', 'config', 'prune')),
+    kind             text NOT NULL DEFAULT 'attempt' CHECK (kind IN ('attempt', 'checkpoint', 'rotation', 'config', 'prune', 'adoption')),
     delivery_id      uuid,
     attempt          integer,
     event_id         uuid,
@@ -33,7 +33,7 @@ CREATE INDEX delivery_kind_idx ON klaxon.delivery (kind, seq) WHERE kind <> 'att
 CREATE INDEX delivery_attempted_at_idx ON klaxon.delivery USING brin (attempted_at);
 COMMENT ON TABLE  klaxon.delivery IS 'The audit log: one row an attempt, each chained to the one before by an HMAC; klaxon audit verify checks it';
 COMMENT ON COLUMN klaxon.delivery.seq IS 'Position in the chain, gapless from 1';
-COMMENT ON COLUMN klaxon.delivery.kind IS 'attempt, or a record of the log itself: checkpoint, rotation, config, prune';
+COMMENT ON COLUMN klaxon.delivery.kind IS 'attempt, or a record of the log itself: checkpoint, rotation, config, prune, adoption';
 COMMENT ON COLUMN klaxon.delivery.delivery_id IS 'The delivery: the same on all its attempts';
 COMMENT ON COLUMN klaxon.delivery.attempt IS 'Counts from 1';
 COMMENT ON COLUMN klaxon.delivery.event_id IS 'The event; null for a digest';

@@ -14,6 +14,11 @@ pub fn of_process(pid: u32) -> anyhow::Result<f64> {
     Ok(stat.own / TICKS)
 }
 
+/// Seconds that those of our processes used which have ended and were waited for.
+pub fn of_ended() -> anyhow::Result<f64> {
+    Ok(Stat::read(std::process::id()).context("we run")?.reaped / TICKS)
+}
+
 /// Seconds a cluster has used, with the sessions that have ended.
 pub fn of_cluster(cluster: &Cluster) -> anyhow::Result<f64> {
     let file = fs::read_to_string(cluster.socket_folder().join("data/postmaster.pid"))?;

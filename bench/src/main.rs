@@ -4,6 +4,7 @@
 //! Writes `docs/benchmarks.md`. Arguments choose among the modules below; without any, all of them run and the
 //! file is written. `QUICK=1` in the environment measures less of each.
 
+mod append;
 mod backlog;
 mod cpu;
 mod deliver;
@@ -14,6 +15,7 @@ mod report;
 mod sink;
 mod snapshot;
 mod stage;
+mod verify;
 mod wakeup;
 mod work;
 
@@ -56,6 +58,12 @@ async fn main() -> anyhow::Result<()> {
     }
     if wanted("snapshot") {
         snapshot::measure(plan, &mut report).await?;
+    }
+    if wanted("append") {
+        append::measure(plan, &mut report).await?;
+    }
+    if wanted("verify") {
+        verify::measure(plan, &mut report).await?;
     }
     let text = report.into_text();
     if chosen.is_empty() {

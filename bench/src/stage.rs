@@ -25,7 +25,8 @@ pub struct Stage<'c> {
     pub client: Client,
     /// Where its webhooks lead.
     pub sink: Sink,
-    installation: Installation,
+    /// Its configuration and keys.
+    pub installation: Installation,
 }
 
 impl<'c> Stage<'c> {

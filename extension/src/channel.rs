@@ -15,7 +15,6 @@ use klaxon_model::seal::{Plaintext, PublicKey, seal};
 use pgrx::prelude::*;
 use pgrx::{AllocatedByRust, JsonB};
 use serde_json::Value;
-use zeroize::Zeroizing;
 
 use crate::failure;
 use crate::identity::{as_owner, principal};
@@ -256,7 +255,7 @@ fn sealed(channel: Option<i64>, secret: &Aside) -> Option<String> {
                 channel,
                 destination: secret.destination.clone(),
                 field: secret.field.clone(),
-                value: Zeroizing::clone(value),
+                value: value.as_str().into(),
             },
         )),
     }

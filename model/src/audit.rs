@@ -10,15 +10,17 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use hmac::{Hmac, Mac};
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::{Digest, Sha256};
-use zeroize::Zeroizing;
+use zeroize::{ZeroizeOnDrop, Zeroizing};
 
+mod adoption;
 mod checkpoint;
 mod finding;
 mod start;
 mod verify;
 
+pub use adoption::Adoption;
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use finding::{Finding, FindingKind, Verdict};
 pub use verify::Verifier;
@@ -149,8 +151,11 @@ pub struct NotAKey;
 pub struct Key {
     id: String,
     secret: Zeroizing<[u8; 32]>,
+    /// HMAC with the key taken in already; it, too, wipes itself.
     keyed: Hmac<Sha256>,
 }
+
+impl ZeroizeOnDrop for Key {}
 
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

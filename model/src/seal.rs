@@ -10,8 +10,9 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use crypto_box::aead::OsRng;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
+use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 /// What every sealed value begins with.
 pub const PREFIX: &str = "sealed:v1:";
@@ -69,6 +70,9 @@ impl PublicKey {
 #[derive(Clone)]
 pub struct SecretKey(crypto_box::SecretKey);
 
+// crypto_box wipes its key when it is dropped.
+impl ZeroizeOnDrop for SecretKey {}
+
 impl fmt::Debug for SecretKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SecretKey(…)")
@@ -107,8 +111,8 @@ impl SecretKey {
     }
 }
 
-/// What is inside a seal.
-#[derive(Clone, Serialize, Deserialize)]
+/// What is inside a seal. It is printed without the secret, and serialised by [`seal`] alone.
+#[derive(Clone, Debug)]
 pub struct Plaintext {
     /// Version: 1.
     pub v: u8,
@@ -119,17 +123,27 @@ pub struct Plaintext {
     /// The field of the channel's configuration.
     pub field: String,
     /// The secret.
-    pub value: Zeroizing<String>,
+    pub value: SecretString,
 }
 
-impl fmt::Debug for Plaintext {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Plaintext")
-            .field("channel", &self.channel)
-            .field("destination", &self.destination)
-            .field("field", &self.field)
-            .finish_non_exhaustive()
-    }
+/// The JSON of it, as it is written.
+#[derive(Serialize)]
+struct Written<'p> {
+    v: u8,
+    channel: Option<i64>,
+    destination: Option<&'p str>,
+    field: &'p str,
+    value: &'p str,
+}
+
+/// The same, as it is read.
+#[derive(Deserialize)]
+struct Read {
+    v: u8,
+    channel: Option<i64>,
+    destination: Option<String>,
+    field: String,
+    value: Zeroizing<String>,
 }
 
 /// Whether a text looks sealed.
@@ -146,11 +160,18 @@ pub fn is_sealed(text: &str) -> bool {
 pub fn seal(key: &PublicKey, plaintext: &Plaintext) -> String {
     // Room for all of it from the start: a buffer that grows leaves what it held behind.
     let room = 256
-        + 6 * (plaintext.value.len()
+        + 6 * (plaintext.value.expose_secret().len()
             + plaintext.field.len()
             + plaintext.destination.as_ref().map_or(0, String::len));
     let mut json = Zeroizing::new(Vec::with_capacity(room));
-    serde_json::to_writer(&mut *json, plaintext).expect("a plaintext is JSON");
+    let written = Written {
+        v: plaintext.v,
+        channel: plaintext.channel,
+        destination: plaintext.destination.as_deref(),
+        field: &plaintext.field,
+        value: plaintext.value.expose_secret(),
+    };
+    serde_json::to_writer(&mut *json, &written).expect("a plaintext is JSON");
     let sealed = key.0.seal(&mut OsRng, &json).expect("sealing to a sound key succeeds");
     format!("{PREFIX}{}", STANDARD.encode(sealed))
 }
@@ -167,13 +188,34 @@ pub fn open(keys: &[SecretKey], text: &str) -> Result<Plaintext, SealError> {
         .find_map(|key| key.0.unseal(&sealed).ok())
         .map(Zeroizing::new)
         .ok_or(SealError::WrongKey)?;
-    let plaintext: Plaintext = serde_json::from_slice(&json).map_err(|_| SealError::NotASecret)?;
-    if plaintext.v == 1 { Ok(plaintext) } else { Err(SealError::NotASecret) }
+    let read: Read = serde_json::from_slice(&json).map_err(|_| SealError::NotASecret)?;
+    if read.v != 1 {
+        return Err(SealError::NotASecret);
+    }
+    let Read { v, channel, destination, field, value } = read;
+    Ok(Plaintext { v, channel, destination, field, value: SecretString::from(value.as_str()) })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// No secret of these types can be printed or serialised, and none leaves anything behind.
+    mod types {
+        use std::fmt::Display;
+
+        use serde::Serialize;
+        use static_assertions::{assert_impl_all, assert_not_impl_any};
+        use zeroize::ZeroizeOnDrop;
+
+        use super::super::{Plaintext, SecretKey, SecretString};
+
+        assert_not_impl_any!(SecretKey: Display, Serialize, Copy, AsRef<[u8]>);
+        assert_not_impl_any!(Plaintext: Display, Serialize);
+        assert_not_impl_any!(SecretString: Display, Serialize, AsRef<str>, std::ops::Deref);
+        assert_impl_all!(SecretKey: ZeroizeOnDrop);
+        assert_impl_all!(SecretString: ZeroizeOnDrop);
+    }
 
     fn secret() -> Plaintext {
         Plaintext {
@@ -181,7 +223,7 @@ mod tests {
             channel: Some(7),
             destination: Some("https://hooks.example.com:443".into()),
             field: "hmac_secret".into(),
-            value: Zeroizing::new("s3cret ü".into()),
+            value: "s3cret ü".into(),
         }
     }
 
@@ -191,7 +233,7 @@ mod tests {
         let sealed = seal(&old.public(), &secret());
         assert!(is_sealed(&sealed));
         let opened = open(&[new, old], &sealed).unwrap();
-        assert_eq!((opened.value.as_str(), opened.channel), ("s3cret ü", Some(7)));
+        assert_eq!((opened.value.expose_secret(), opened.channel), ("s3cret ü", Some(7)));
         assert_eq!(open(&[other], &sealed).unwrap_err(), SealError::WrongKey);
         assert!(!format!("{opened:?}").contains("s3cret"));
     }
@@ -207,7 +249,7 @@ mod tests {
         let key = SecretKey::from_base64(KEY).unwrap();
         assert_eq!(key.public().to_base64(), PUBLIC);
         let opened = open(&[key], SEALED).unwrap();
-        assert_eq!(opened.value.as_str(), "s3cret ü");
+        assert_eq!(opened.value.expose_secret(), "s3cret ü");
         assert_eq!((opened.v, opened.channel, opened.field.as_str()), (1, Some(7), "hmac_secret"));
         assert_eq!(opened.destination.as_deref(), Some("https://hooks.example.com:443"));
     }

@@ -13,6 +13,8 @@ use crate::limit::within;
 
 /// Says which of the blocks of a message `slack_sdk` objects to.
 pub const SLACK_BLOCKS: &str = include_str!("slack_blocks.py");
+/// Opens a sealed value by libsodium, through `PyNaCl`.
+pub const SEALED_BOX: &str = include_str!("sealed_box.py");
 /// Says whether a webhook verifies by the `standardwebhooks` of Python.
 pub const WEBHOOK: &str = include_str!("webhook.py");
 

@@ -40,10 +40,11 @@ impl Network {
     /// these variables in its environment, and fails as it does. There, this returns the network;
     /// here, nothing is left to be done.
     ///
-    /// Where namespaces may not be made, it says so on the terminal, and nothing is tested.
+    /// Where namespaces may not be made, it says so on the terminal, and nothing is tested; unless
+    /// `KLAXON_MUST_TEST` is set, as the gate sets it for root.
     ///
     /// # Panics
-    /// When the test fails in there.
+    /// When the test fails in there, or must be run and cannot.
     pub async fn enter(
         test: &str,
         environment: &[(&str, &str)],
@@ -54,6 +55,8 @@ impl Network {
             return Some(Self::set_up(addresses, resolver).await.expect("the network can be set up"));
         }
         if let Err(error) = process::run(namespaces().arg("true")) {
+            let must = std::env::var_os("KLAXON_MUST_TEST").is_some();
+            assert!(!must, "KLAXON_MUST_TEST is set, and {test} needs a network namespace: {error:#}");
             // Past the capture of the test's output: who reads it is to know.
             let _ = writeln!(std::io::stderr(), "NOT TESTED: {test} needs a network namespace: {error:#}");
             return None;

@@ -102,10 +102,17 @@ impl Installation {
     /// # Panics
     /// When it does not start or does not end.
     pub async fn run(&self, arguments: &[&str]) -> Output {
+        let output = self.command(arguments).output();
+        within(&format!("klaxon {}", arguments.join(" ")), output).await.expect("klaxon starts")
+    }
+
+    /// A command of `klaxon` with this configuration, to be run as the caller pleases.
+    #[must_use]
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = command();
         command.envs(self.environment.iter().cloned());
-        let output = command.args(arguments).arg("--config").arg(self.config()).output();
-        within(&format!("klaxon {}", arguments.join(" ")), output).await.expect("klaxon starts")
+        command.args(arguments).arg("--config").arg(self.config());
+        command
     }
 
     /// Starts `klaxon run` with this configuration and these flags.

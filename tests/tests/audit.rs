@@ -1,6 +1,7 @@
 //! The audit log against somebody with every right in the database.
 
 use klaxon_tests::database::Database;
+use klaxon_tests::process;
 use klaxon_tests::receiver::Hook;
 use klaxon_tests::scene::Scene;
 use klaxon_tests::until::until;
@@ -92,6 +93,51 @@ async fn what_was_changed_is_found_and_named() {
         ("a time that is none", "UPDATE klaxon.delivery SET attempted_at = 'infinity' WHERE seq = @4".into(), "altered", base + 4),
         ("a head that is gone", "DELETE FROM klaxon.audit_head".into(), "missing", last),
         ("a head of another MAC", "UPDATE klaxon.audit_head SET mac = '\\x00'".into(), "forked", last),
+        (
+            "a row twice",
+            "ALTER TABLE klaxon.delivery DROP CONSTRAINT delivery_pkey; \
+             INSERT INTO klaxon.delivery SELECT * FROM klaxon.delivery WHERE seq = @3"
+                .into(),
+            "duplicate",
+            base + 3,
+        ),
+        (
+            // Who reads the table by another way than its key finds the forged one.
+            "a row that the index does not lead to",
+            format!(
+                "UPDATE pg_catalog.pg_index SET indisready = false WHERE indexrelid = 'klaxon.delivery_pkey'::regclass; {}; \
+                 UPDATE pg_catalog.pg_index SET indisready = true WHERE indexrelid = 'klaxon.delivery_pkey'::regclass",
+                insert.replace('%', "@5")
+            ),
+            "duplicate",
+            base + 5,
+        ),
+        (
+            "a row without a MAC",
+            "ALTER TABLE klaxon.delivery ALTER mac DROP NOT NULL; UPDATE klaxon.delivery SET mac = NULL WHERE seq = @3".into(),
+            "unsealed",
+            base + 3,
+        ),
+        ("a MAC cut short", "UPDATE klaxon.delivery SET mac = substr(mac, 1, 31) WHERE seq = @4".into(), "unsealed", base + 4),
+        (
+            "a sealed change of the configuration, told otherwise",
+            "UPDATE klaxon.delivery SET detail = replace(detail, 'hook', 'hock') WHERE seq = 3".into(),
+            "altered",
+            3,
+        ),
+        (
+            "an adoption that nobody with a key made",
+            format!(
+                "UPDATE klaxon.audit_head SET chain = gen_random_uuid(); \
+                 INSERT INTO klaxon.delivery (seq, kind, attempted_at, detail, chain, key_id, mac) \
+                 SELECT h.seq + 1, 'adoption', now(), \
+                        json_build_object('deployment', NULL, 'chain', d.chain, 'seq', h.seq, 'mac', encode(d.mac, 'hex'), 'key_id', 'ffff'), \
+                        h.chain, h.key_id, d.mac FROM klaxon.audit_head AS h JOIN klaxon.delivery AS d USING (seq); \
+                 UPDATE klaxon.audit_head SET seq = {last} + 1"
+            ),
+            "foreign",
+            1,
+        ),
         ("another chain's row", "UPDATE klaxon.delivery SET chain = gen_random_uuid() WHERE seq = @8".into(), "foreign", base + 8),
         ("another key's row", "UPDATE klaxon.delivery SET key_id = 'ffffffffffffffff' WHERE seq = @9".into(), "wrong_key", base + 9),
     ];
@@ -107,6 +153,8 @@ async fn what_was_changed_is_found_and_named() {
             .client
             .batch_execute(
                 "TRUNCATE klaxon.delivery; INSERT INTO klaxon.delivery TABLE log;
+                 ALTER TABLE klaxon.delivery DROP CONSTRAINT IF EXISTS delivery_pkey;
+                 ALTER TABLE klaxon.delivery ADD CONSTRAINT delivery_pkey PRIMARY KEY (seq), ALTER mac SET NOT NULL;
                  TRUNCATE klaxon.audit_head; INSERT INTO klaxon.audit_head TABLE head",
             )
             .await
@@ -150,6 +198,89 @@ async fn a_checkpoint_finds_what_the_chain_alone_cannot() {
         (Some(1), Some("bad_checkpoint")),
         "{verdict}"
     );
+}
+
+/// Prints a checkpoint to a file. Returns its path and what it says.
+async fn checkpoint(scene: &Scene<'_>) -> (String, Value) {
+    let output = scene.installation.run(&["audit", "checkpoint", "--json"]).await;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let file = scene.installation.folder().join("checkpoint.json");
+    std::fs::write(&file, &output.stdout).unwrap();
+    (file.display().to_string(), serde_json::from_slice(&output.stdout).unwrap())
+}
+
+/// Has a worker write so many more attempts.
+async fn attempts(scene: &Scene<'_>, more: i64) {
+    let before: i64 = scene.database.psql("SELECT count(*) FROM klaxon.delivery").parse().unwrap();
+    let mut worker = scene.worker(&[]).await;
+    for count in 0..more {
+        scene.emit("task.failed", json!({ "count": count })).await;
+    }
+    let settled = format!("(SELECT count(*) FROM klaxon.delivery) >= {}", before + more);
+    until(&scene.client, &settled).await;
+    worker.signal("TERM");
+    assert!(worker.wait().await.success());
+}
+
+#[tokio::test]
+async fn a_past_that_was_lived_twice_is_forked() {
+    let scene = ten_attempts().await;
+    scene.webhook("again", Hook::default(), json!({}), &["task.failed"]).await;
+    attempts(&scene, 1).await;
+    let rewind = "TRUNCATE klaxon.delivery, klaxon.audit_head;
+        INSERT INTO klaxon.delivery TABLE log; INSERT INTO klaxon.audit_head TABLE head";
+    scene
+        .client
+        .batch_execute(
+            "CREATE TABLE log AS TABLE klaxon.delivery; CREATE TABLE head AS TABLE klaxon.audit_head",
+        )
+        .await
+        .unwrap();
+    attempts(&scene, 3).await;
+    let (file, said) = checkpoint(&scene).await;
+    let (code, verdict) = verify(&scene, &["--checkpoint", &file]).await;
+    assert_eq!((code, verdict["verdict"].as_str()), (Some(0), Some("clean")), "{verdict}");
+
+    // The worker itself goes on from where a superuser has put the log back to: every MAC is sound.
+    scene.client.batch_execute(rewind).await.unwrap();
+    attempts(&scene, 4).await;
+    let (code, verdict) = verify(&scene, &[]).await;
+    assert_eq!((code, verdict["verdict"].as_str()), (Some(0), Some("unanchored")), "{verdict}");
+    let (code, verdict) = verify(&scene, &["--checkpoint", &file]).await;
+    let found = &verdict["findings"];
+    assert_eq!((code, found.as_array().map(Vec::len)), (Some(1), Some(1)), "{verdict}");
+    assert_eq!((&found[0]["kind"], &found[0]["seq"]), (&json!("forked"), &said["seq"]), "{verdict}");
+
+    // A checkpoint that somebody wrote to fit.
+    let (head, mut forged) = checkpoint(&scene).await;
+    forged["seq"] = json!(forged["seq"].as_i64().unwrap() - 1);
+    std::fs::write(&head, forged.to_string()).unwrap();
+    let (code, verdict) = verify(&scene, &["--checkpoint", &head]).await;
+    assert_eq!((code, &verdict["findings"][0]["kind"]), (Some(1), &json!("bad_checkpoint")), "{verdict}");
+}
+
+#[tokio::test]
+async fn a_dump_that_is_restored_verifies() {
+    let scene = ten_attempts().await;
+    let rotated = scene.installation.run(&["keys", "rotate"]).await;
+    assert!(rotated.status.success(), "{}", String::from_utf8_lossy(&rotated.stderr));
+    let (file, _) = checkpoint(&scene).await;
+    let before = verify(&scene, &["--checkpoint", &file]).await;
+    let dump = process::run(&mut scene.database.cluster.client("pg_dump", &scene.database.name)).unwrap();
+    let restored = Database::bare(scene.database.cluster);
+    let sql = scene.installation.folder().join("dump.sql");
+    std::fs::write(&sql, dump).unwrap();
+    let mut psql = scene.database.cluster.client("psql", &restored.name);
+    process::run(psql.args(["--quiet", "--no-psqlrc", "-v", "ON_ERROR_STOP=1", "-f"]).arg(&sql)).unwrap();
+    // Of other formats of times and numbers, the log knows nothing.
+    restored.psql(&format!(
+        "ALTER DATABASE {} SET datestyle = 'German'; ALTER DATABASE {0} SET timezone = 'Asia/Kathmandu'; \
+         ALTER DATABASE {0} SET bytea_output = 'escape'",
+        restored.name
+    ));
+    let after = verify(&scene, &["--checkpoint", &file, "--database-url", &restored.url()]).await;
+    assert_eq!((before.0, before.1["verdict"].as_str()), (Some(0), Some("clean")), "{}", before.1);
+    assert_eq!(after, before);
 }
 
 #[tokio::test]

@@ -1,6 +1,10 @@
 //! New keys under running workers.
 
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
 use klaxon_tests::database::Database;
+use klaxon_tests::limit::within;
 use klaxon_tests::receiver::Hook;
 use klaxon_tests::scene::Scene;
 use klaxon_tests::until::until;
@@ -104,6 +108,85 @@ async fn an_interrupted_rotation_is_gone_on_with() {
     until(&scene.client, "(SELECT count(*) FROM klaxon.delivery WHERE kind = 'attempt') = 3").await;
     let (code, verdict) = run(&scene, &["audit", "verify", "--json"]).await;
     assert_eq!((code, &verdict["findings"]), (Some(0), &json!([])), "{verdict}");
+}
+
+/// Rotations that are killed wherever they are, as often as `KLAXON_KILLS` says, while events flow.
+#[tokio::test]
+async fn a_rotation_that_is_killed_anywhere_costs_nothing() {
+    let kills = std::env::var("KLAXON_KILLS").map_or(12, |kills| kills.parse().expect("a number"));
+    let scene = Scene::set(Database::new()).await;
+    let names: Vec<String> = (0..8).map(|n| format!("hook{n}")).collect();
+    for name in &names {
+        scene.webhook(name, Hook::default().secret("sesame"), json!({}), &["run.failed"]).await;
+    }
+    let (mut first, mut second) = (scene.worker(&[]).await, scene.worker(&[]).await);
+    let emitting = scene.database.connect().await;
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let emitter = tokio::spawn(async move {
+        let mut stopped = stopped;
+        let mut emitted = 0;
+        while stopped.try_recv().is_err() {
+            emitting.execute("SELECT klaxon.notify_event('run.failed')", &[]).await.expect("it is valid");
+            emitted += 1;
+            // Few enough that the slowest machine keeps up.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        emitted
+    });
+
+    // How long one takes that nobody disturbs, says where there is something to disturb.
+    let begin = Instant::now();
+    let (code, _) = run(&scene, &["keys", "rotate", "--json"]).await;
+    assert_eq!(code, Some(0));
+    let whole = begin.elapsed();
+    let mut random = fastrand::Rng::new();
+    let (mut killed, mut begun) = (0, 0);
+    while killed < kills {
+        begun += 1;
+        assert!(begun <= 20 * kills, "{killed} of {begun} were killed before they had ended");
+        let mut rotation = scene.installation.command(&["keys", "rotate"]);
+        let mut rotation =
+            rotation.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("klaxon starts");
+        tokio::time::sleep(whole.mul_f64(random.f64())).await;
+        rotation.start_kill().expect("it is our child");
+        killed += usize::from(!within("its end", rotation.wait()).await.expect("it is our child").success());
+    }
+
+    let (code, done) = run(&scene, &["keys", "rotate", "--json"]).await;
+    assert_eq!((code, &done["databases"][0]["unopened"]), (Some(0), &json!(0)), "{done}");
+    // What went on with an interrupted one has renewed nothing: this one has, and everything with it.
+    let (code, done) = run(&scene, &["keys", "rotate", "--json"]).await;
+    assert_eq!((code, &done["databases"][0]["resealed"]), (Some(0), &json!(names.len())), "{done}");
+    stop.send(()).expect("it emits");
+    let emitted: usize = emitter.await.expect("it does not panic");
+    until(&scene.client, "NOT EXISTS (SELECT FROM klaxon.outbox)").await;
+    for name in &names {
+        let requests = scene.receiver.wait_at(&format!("/{name}"), emitted).await;
+        assert_eq!(requests.len(), emitted, "each event arrives once at {name}");
+        assert!(requests.iter().all(|request| request.verified == Some(Ok(()))), "each is signed");
+    }
+    for worker in [&mut first, &mut second] {
+        worker.signal("TERM");
+        assert!(worker.wait().await.success());
+    }
+    let (code, verdict) = run(&scene, &["audit", "verify", "--json"]).await;
+    assert_eq!((code, &verdict["findings"]), (Some(0), &json!([])), "{verdict}");
+    for file in ["secret.key", "audit.key"] {
+        let mut keys = lines(&scene, file);
+        let count = keys.len();
+        keys.sort_unstable();
+        keys.dedup();
+        assert!(count >= 3 && keys.len() == count, "{file} has each key once");
+    }
+
+    // The newest key alone opens everything.
+    std::fs::write(scene.installation.folder().join("secret.key"), &lines(&scene, "secret.key")[0]).unwrap();
+    let _worker = scene.worker(&[]).await;
+    scene.emit("run.failed", json!({})).await;
+    for name in &names {
+        let last = scene.receiver.wait_at(&format!("/{name}"), emitted + 1).await.pop().unwrap();
+        assert_eq!(last.verified, Some(Ok(())));
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Secrets are planted wherever one can be given, receivers do their worst with them, and then they are
 //! looked for wherever something is written or said.
 
+use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
@@ -9,12 +10,14 @@ use hyper::Response;
 use hyper::body::Bytes;
 use hyper::http::request::Parts;
 use klaxon_tests::cluster::{Cluster, free_port};
+use klaxon_tests::counterpart::{SEALED_BOX, Script};
 use klaxon_tests::database::{Database, WORKER_ROLE};
 use klaxon_tests::https::{Server, response};
 use klaxon_tests::process;
 use klaxon_tests::scene::Scene;
 use klaxon_tests::smtp::{HOST as MAIL, PASSWORD, USER};
 use klaxon_tests::until::until;
+use klaxon_tests::worker;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -98,6 +101,8 @@ fn echo(seen: &Mutex<String>, head: &Parts, body: &Bytes) -> Response<http_body_
                 in_json(secret),
                 hex::encode(secret),
                 STANDARD.encode(secret),
+                STANDARD.encode(format!("a{secret}")),
+                STANDARD.encode(format!("the whole request, {secret}, as it came")),
                 secret.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;"),
             ]
         })
@@ -199,6 +204,37 @@ async fn scraped(port: u16) -> String {
     answer
 }
 
+#[tokio::test]
+async fn libsodium_opens_what_the_database_and_the_command_line_seal() {
+    let scene = Scene::set(Database::new()).await;
+    let config =
+        json!({"url": "https://receiver.test/hook", "hmac_secret": HMAC, "headers": {"X-Token": HEADER}});
+    let id = scene.channel("hook", "webhook", config, &["task.failed"]).await;
+    let mut seal = worker::command();
+    seal.args(["seal", "--channel", "7", "--field", "token", "--config"]).arg(scene.installation.config());
+    let mut seal = seal.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    seal.stdin.take().unwrap().write_all("größe\n".as_bytes()).await.unwrap();
+    let by_hand = String::from_utf8(seal.wait_with_output().await.unwrap().stdout).unwrap();
+    let stored = "SELECT field, sealed FROM klaxon.channel_secret ORDER BY field";
+    let stored = scene.client.query(stored, &[]).await.unwrap();
+
+    let key = std::fs::read_to_string(scene.installation.folder().join("secret.key")).unwrap();
+    let mut libsodium = Script::start(SEALED_BOX).unwrap();
+    let mut open = async |sealed: &str| {
+        let opened = libsodium.ask(&json!({"key": key.trim(), "sealed": sealed.trim()})).await;
+        serde_json::from_str::<Value>(opened.as_str().unwrap()).unwrap()
+    };
+    let to = "https://receiver.test:443";
+    for (row, (field, value)) in stored.iter().zip([("headers.X-Token", HEADER), ("hmac_secret", HMAC)]) {
+        assert_eq!(row.get::<_, String>(0), field);
+        let sealed = json!({"v": 1, "channel": id, "destination": to, "field": field, "value": value});
+        assert_eq!(open(row.get(1)).await, sealed);
+    }
+    assert_eq!(stored.len(), 2);
+    let sealed = json!({"v": 1, "channel": 7, "destination": null, "field": "token", "value": "größe"});
+    assert_eq!(open(&by_hand).await, sealed);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_secret_is_written_and_said_nowhere() {
     let cluster = Cluster::start(&[
@@ -245,6 +281,13 @@ async fn what_is_secret_is_written_and_said_nowhere() {
 
     let port = free_port().unwrap();
     let mut worker = scene.worker(&["--metrics-addr", &format!("127.0.0.1:{port}")]).await;
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", worker.pid())).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(
+        core.split_whitespace().collect::<Vec<_>>()[4..6],
+        ["0", "0"],
+        "a crash leaves no secret behind"
+    );
     scene.emit("task.failed", json!({"task_name": "report"})).await;
     until(&scene.client, "NOT EXISTS (SELECT FROM klaxon.outbox)").await;
     for (kind, config) in

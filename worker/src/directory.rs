@@ -10,7 +10,6 @@ use klaxon_channel::config::{self, Rules};
 use klaxon_channel::kind::Kind;
 use klaxon_model::event_type::Severity;
 use klaxon_model::seal::{self, SecretKey};
-use secrecy::SecretString;
 use tokio_postgres::{Client, Error, Row};
 
 use crate::channel::{Channel, Project};
@@ -249,7 +248,7 @@ pub fn open(
         if !plain.field.is_empty() && plain.field != *field {
             return Err(format!("secret {field} was given for another field"));
         }
-        secrets.insert(field.clone(), SecretString::from(plain.value.to_string()));
+        secrets.insert(field.clone(), plain.value);
     }
     config::open(kind, &config, &secrets).map_err(|error| error.to_string())
 }

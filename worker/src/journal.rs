@@ -5,8 +5,9 @@ use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::Path;
 
-use klaxon_model::audit::{Checkpoint, Key, Record};
-use tokio_postgres::{Client, GenericClient};
+use anyhow::Context as _;
+use klaxon_model::audit::{Adoption, Checkpoint, Key, Record};
+use tokio_postgres::{Client, GenericClient, Transaction};
 use uuid::Uuid;
 
 use crate::keyring::Keyring;
@@ -82,6 +83,37 @@ impl Head {
             .await?;
         Ok(())
     }
+}
+
+/// Goes on with the log of a database that is another deployment's, or nobody's, as a chain of its own, under the newest
+/// of `keys`: first in it stands a record of what was there before. A log that is nobody's and under a key of ours
+/// goes on as it is.
+///
+/// # Errors
+/// Where Postgres refuses it.
+pub async fn take_over(
+    transaction: &Transaction<'_>,
+    former: Option<&str>,
+    keys: &[Key],
+) -> anyhow::Result<()> {
+    let newest = keys.first().context("no audit key")?;
+    let mut head = Head::lock(transaction).await?;
+    if former.is_none() && head.key_id.as_ref().is_none_or(|id| keys.iter().any(|key| key.id() == id)) {
+        return Ok(());
+    }
+    let was = (head.chain, head.key_id.take());
+    head.chain = Uuid::new_v4();
+    if let (chain, Some(key_id)) = was {
+        let deployment = former.map(str::to_owned);
+        let (chain, mac) = (chain.to_string(), hex::encode(head.mac));
+        let detail = Adoption { deployment, chain, seq: head.seq, mac, key_id }.detail();
+        head.append(transaction, (newest, newest), None, "adoption", &[detail]).await?;
+    }
+    transaction
+        .execute("UPDATE klaxon.audit_head SET chain = $1", &[&head.chain])
+        .await
+        .map_err(crate::database::describe)?;
+    Ok(())
 }
 
 /// What was written.

@@ -1,6 +1,8 @@
 //! The log: an event a line, on standard error.
 
+use std::any::Any;
 use std::io::IsTerminal as _;
+use std::panic::PanicHookInfo;
 
 use tracing::{Level, Metadata};
 use tracing_subscriber::filter::FilterFn;
@@ -23,7 +25,20 @@ pub fn start(format: Option<LogFormat>) {
             lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
         }
     };
+    std::panic::set_hook(Box::new(panicked));
     tracing_subscriber::registry().with(level).with(lines.with_filter(FilterFn::new(is_fit))).init();
+}
+
+/// Says where a panic was, of whichever task.
+fn panicked(panic: &PanicHookInfo<'_>) {
+    let location = panic.location().map(ToString::to_string);
+    tracing::error!(location, reason = reason(panic.payload()), "a task panicked");
+}
+
+/// Why it panicked, where those are words of the program alone: what was put together may quote the text that was
+/// being handled, as the message about an index within a character does.
+fn reason(payload: &(dyn Any + Send)) -> &'static str {
+    payload.downcast_ref::<&'static str>().copied().unwrap_or("withheld: it may quote what was handled")
 }
 
 /// Libraries trace what they send and receive, headers and statements included: below a warning they
@@ -66,5 +81,18 @@ mod tests {
         });
         let said = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
         assert!(said.contains("ours") && said.contains("theirs") && !said.contains("hunter2"), "{said}");
+    }
+
+    #[test]
+    fn a_panic_quotes_nothing_that_was_handled() {
+        let caught = |panics: fn(&str)| std::panic::catch_unwind(|| panics("geheim\u{fc}1234")).unwrap_err();
+        for panics in [
+            |text: &str| drop(text[..7].to_owned()),
+            |text: &str| assert!(text.parse::<u8>().map_err(|_| text.to_owned()).expect("a number") > 0),
+            |text: &str| panic!("no {text}"),
+        ] {
+            assert_eq!(reason(&*caught(panics)), "withheld: it may quote what was handled");
+        }
+        assert_eq!(reason(&*caught(|_| panic!("the head is gone"))), "the head is gone");
     }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use rustix::process::{Resource, Rlimit, setrlimit};
 
 mod backoff;
 mod caution;
@@ -79,6 +80,7 @@ enum Command {
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    keep_no_core();
     let cli = Cli::parse();
     match dispatch(cli).await {
         Ok(code) => code,
@@ -87,6 +89,14 @@ async fn main() -> ExitCode {
             // 1 is a finding of audit verify; what could not be done is 2.
             ExitCode::from(2)
         }
+    }
+}
+
+/// A crash leaves no image of the memory behind: keys and secrets would be in it.
+fn keep_no_core() {
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    if let Err(error) = setrlimit(Resource::Core, none) {
+        eprintln!("klaxon: a crash may leave its memory in a file: {error}");
     }
 }
 

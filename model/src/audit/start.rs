@@ -40,10 +40,12 @@ pub struct Start {
     pruned: Option<(i64, Tag)>,
     /// Whether the first row follows it.
     follows: bool,
+    /// Whether that can be said: the key is held.
+    held: bool,
 }
 
 impl Start {
-    pub fn at(row: &Record<'_>, keys: &[Key], mac: Option<Tag>) -> Self {
+    pub fn at(row: &Record<'_>, keys: &[Key], mac: Option<Tag>, held: bool) -> Self {
         let mut bytes = Vec::new();
         let previous_at = row.encode_around(&super::GENESIS, &mut bytes);
         let mut start = Self {
@@ -55,6 +57,7 @@ impl Start {
             proves_itself: false,
             pruned: None,
             follows: false,
+            held,
         };
         if row.kind == "prune" {
             start.heed(row, keys);
@@ -105,7 +108,7 @@ impl Start {
             };
             let detail = format!("the chain begins at row {}, and {removal}", self.seq);
             (FindingKind::Missing, first, detail)
-        } else if !self.follows && self.mac.is_some() {
+        } else if !self.follows && self.held && self.mac.is_some() {
             (FindingKind::Altered, self.seq, "the row does not follow what was pruned".into())
         } else {
             return None;

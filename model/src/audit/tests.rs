@@ -1,3 +1,4 @@
+mod adoption;
 mod attack;
 
 use proptest::prelude::*;
@@ -76,7 +77,7 @@ fn verify_with(
     checkpoint: Option<Checkpoint>,
     head: Option<(i64, Tag)>,
 ) -> (Verdict, Vec<(FindingKind, i64)>) {
-    let mut verifier = Verifier::new(keys, CHAIN, checkpoint);
+    let mut verifier = Verifier::new(keys, CHAIN, checkpoint, Vec::new());
     for row in rows {
         verifier.push(&row.record, row.body.as_deref(), row.mac.as_deref());
     }
@@ -242,6 +243,24 @@ fn keys_read_back_and_have_names() {
     assert_eq!(made.id().len(), 16);
     assert!(Key::from_base64("AAAA").is_err());
     assert_eq!(format!("{made:?}"), format!("Key({})", made.id()));
+}
+
+/// A key can be neither printed nor serialised, and leaves nothing behind.
+mod key_type {
+    use std::fmt::Display;
+
+    use serde::Serialize;
+    use sha2::Sha256;
+    use static_assertions::{assert_impl_all, assert_not_impl_any};
+    use zeroize::{ZeroizeOnDrop, Zeroizing};
+
+    use super::Key;
+
+    assert_not_impl_any!(Key: Display, Serialize, Copy, AsRef<[u8]>);
+    assert_impl_all!(Key: ZeroizeOnDrop);
+    // What it is made of: the state of HMAC is two of this hash's.
+    assert_impl_all!(Sha256: ZeroizeOnDrop);
+    assert_impl_all!(Zeroizing<[u8; 32]>: ZeroizeOnDrop);
 }
 
 proptest! {

@@ -8,6 +8,7 @@
 use serde::Deserialize;
 use subtle::ConstantTimeEq as _;
 
+use super::adoption::{Adoption, Eras, Place};
 use super::start::Start;
 use super::{Checkpoint, Finding, FindingKind, GENESIS, Key, Record, Tag, Verdict, body_hash};
 
@@ -46,6 +47,7 @@ pub struct Verifier {
     first: Option<i64>,
     last: i64,
     start: Option<Start>,
+    eras: Eras,
     /// Whether the checkpoint's row was met.
     anchored: bool,
     findings: Vec<Finding>,
@@ -53,10 +55,17 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// Begins before the first row. `keys` are in the key file's order, the newest first.
+    /// Begins before the first row. `keys` are in the key file's order, the newest first; `adoptions` what the
+    /// log's records say of those who wrote it before, which is believed once the records are met and vouched for.
     #[must_use]
-    pub fn new(keys: Vec<Key>, chain: [u8; 16], checkpoint: Option<Checkpoint>) -> Self {
+    pub fn new(
+        keys: Vec<Key>,
+        chain: [u8; 16],
+        checkpoint: Option<Checkpoint>,
+        adoptions: Vec<Adoption>,
+    ) -> Self {
         Self {
+            eras: Eras::new(adoptions, |id| keys.iter().any(|key| key.id() == id)),
             keys,
             chain,
             checkpoint,
@@ -87,8 +96,16 @@ impl Verifier {
             self.remember(mac);
             return;
         }
+        let (place, passed) = self.eras.meet(row.seq, self.chain);
+        match passed {
+            // An adoption's record may be under a key that is newer than the last, as after a gap.
+            Some(true) => self.unsure = true,
+            // Nobody vouched for a key of theirs.
+            Some(false) => self.valid = Valid::Any,
+            None => {}
+        }
         if self.first.is_none() && row.seq > 1 {
-            self.start = Some(Start::at(row, &self.keys, mac));
+            self.start = Some(Start::at(row, &self.keys, mac, place.held));
             self.previous.clear();
             self.unsure = true;
         } else if row.seq > self.last + 1 {
@@ -103,14 +120,14 @@ impl Verifier {
         }
         self.first.get_or_insert(row.seq);
         self.last = row.seq;
-        self.judge(row, body, mac);
+        self.judge(row, body, mac, &place);
         self.meet_checkpoint(row.seq);
     }
 
     /// Judges a row's place, key and MAC, and remembers what the next may follow.
-    fn judge(&mut self, row: &Record<'_>, body: Option<&str>, mac: Option<Tag>) {
+    fn judge(&mut self, row: &Record<'_>, body: Option<&str>, mac: Option<Tag>, place: &Place) {
         let before = self.findings.len();
-        let vouched = self.vouched(row, mac);
+        let vouched = self.vouched(row, mac, place);
         let blamed = self.findings.len() > before;
         if !blamed && body.is_some_and(|body| row.body_hash != Some(body_hash(body))) {
             self.find(FindingKind::Altered, row.seq, "response_body is not what was written there".into());
@@ -133,8 +150,8 @@ impl Verifier {
 
     /// Whether the row is proven to be what was written there. `false` without a finding is a row
     /// after a gap, of which nothing can be said.
-    fn vouched(&mut self, row: &Record<'_>, mac: Option<Tag>) -> bool {
-        if row.chain != self.chain {
+    fn vouched(&mut self, row: &Record<'_>, mac: Option<Tag>, place: &Place) -> bool {
+        if row.chain != place.chain {
             self.find(FindingKind::Foreign, row.seq, "the row is of another chain".into());
             return false;
         }
@@ -142,6 +159,17 @@ impl Verifier {
             self.find(FindingKind::Unsealed, row.seq, "the row has no MAC".into());
             return false;
         };
+        if !place.held {
+            // Somebody else's to verify: ours is that the row after them follows the last of them.
+            if row.kind == "prune" && self.start.as_ref().is_some_and(|start| !self.eras.is_held(start.seq()))
+            {
+                self.start.iter_mut().for_each(|start| start.heed(row, &self.keys));
+            }
+            if row.kind == "adoption" {
+                self.eras.heed(row);
+            }
+            return true;
+        }
         let Some(held) = self.keys.iter().position(|key| key.id() == row.key_id) else {
             let detail = format!("the row is under key {}, which is not ours", row.key_id);
             self.find(FindingKind::WrongKey, row.seq, detail);
@@ -182,6 +210,7 @@ impl Verifier {
                     self.valid = held.map_or(Valid::Other, Valid::Ours);
                 }
             }
+            "adoption" => self.eras.heed(row),
             "prune" => {
                 if let Some(start) = &mut self.start {
                     start.heed(row, &self.keys);
@@ -227,9 +256,20 @@ impl Verifier {
         self.first.map(|first| (first, self.last))
     }
 
+    /// The first and the last row that another deployment wrote, under a key that is not held, before the database was
+    /// adopted: whether they are what was written there is not for us to say.
+    #[must_use]
+    pub fn not_ours(&self) -> Option<(i64, i64)> {
+        self.eras.not_ours()
+    }
+
     /// Ends the chain. `head` is what the database says its last row is. Findings are in order of `seq`.
     #[must_use]
     pub fn finish(mut self, head: Option<(i64, Tag)>) -> (Verdict, Vec<Finding>) {
+        for seq in self.eras.unaccounted().collect::<Vec<_>>() {
+            let detail = "from here rows are of another chain, and no record of an adoption that a key vouches for accounts for them";
+            self.find(FindingKind::Foreign, seq, detail.into());
+        }
         if let Some(start) = self.start.take() {
             self.findings.extend(start.finding());
             // A pruned chain's last removed row is the checkpoint's own: its record has that row's MAC.
@@ -266,7 +306,7 @@ impl Verifier {
     /// Whether the chain is whole and ends before the checkpoint, as a restored backup does.
     fn compare_checkpoint(&mut self, has_head: bool) -> bool {
         let Some(checkpoint) = self.checkpoint.clone() else { return false };
-        if checkpoint.chain != uuid_text(&self.chain) {
+        if checkpoint.chain != uuid_text(&self.eras.chain_of(checkpoint.seq, self.chain)) {
             self.anchored = false;
             let detail = "the checkpoint is of another chain".into();
             self.find(FindingKind::BadCheckpoint, checkpoint.seq, detail);
@@ -289,7 +329,7 @@ impl Verifier {
 }
 
 /// As Postgres prints a UUID.
-fn uuid_text(bytes: &[u8; 16]) -> String {
+pub(super) fn uuid_text(bytes: &[u8; 16]) -> String {
     let digits = hex::encode(bytes);
     [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]].join("-")
 }

@@ -93,39 +93,88 @@ fn secrets(target: &dyn Form, own: Option<&Smtp>) -> Vec<String> {
     all
 }
 
-/// A secret as it is, and as URLs, JSON, HTML, base64 and hexadecimal have it.
-fn spellings(secret: &str) -> impl Iterator<Item = String> {
-    let json = serde_json::to_string(secret).unwrap_or_default();
-    let json = json.strip_prefix('"').and_then(|json| json.strip_suffix('"')).unwrap_or_default().to_owned();
-    let percent: String = secret
-        .bytes()
-        .map(|byte| match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-                char::from(byte).to_string()
-            }
-            other => format!("%{other:02X}"),
-        })
-        .collect();
+/// A secret as it is, and as URLs, JSON, HTML, base64 and hexadecimal have it; and as they have what they
+/// have encoded once already.
+fn spellings(secret: &str) -> Vec<String> {
+    let mut all = vec![secret.to_owned()];
     let form: String = url::form_urlencoded::byte_serialize(secret.as_bytes()).collect();
-    let html = secret.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;");
-    [
-        secret.to_owned(),
-        lower_escapes(&percent),
-        percent,
-        lower_escapes(&form),
-        form,
-        json.replace('/', "\\/"),
-        json,
-        html.replace('\'', "&#39;"),
-        html.replace('\'', "&#x27;"),
-        html,
-        STANDARD.encode(secret),
-        STANDARD_NO_PAD.encode(secret),
-        URL_SAFE_NO_PAD.encode(secret),
-        hex::encode(secret),
-        hex::encode_upper(secret),
-    ]
-    .into_iter()
+    for encoded in [percent(secret), percent(&percent(secret)), form] {
+        all.push(lower_escapes(&encoded));
+        all.push(encoded);
+    }
+    for json in in_any_json(&in_json(secret)) {
+        // A text within a text, as a gateway quotes what is behind it.
+        all.push(in_json(&json));
+        all.push(json);
+    }
+    let html = secret.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    let quoted = html.replace('"', "&quot;");
+    all.extend([quoted.replace('\'', "&#39;"), quoted.replace('\'', "&#x27;"), quoted]);
+    // As Go's html/template has it.
+    all.push(html.replace('"', "&#34;").replace('\'', "&#39;").replace('+', "&#43;"));
+    all.extend([STANDARD.encode(secret), STANDARD_NO_PAD.encode(secret), URL_SAFE_NO_PAD.encode(secret)]);
+    all.extend(within_base64(secret));
+    all.extend([hex::encode(secret), hex::encode_upper(secret)]);
+    all
+}
+
+/// What of a secret is the same in the base64 of any text that it stands in, by where in it that is.
+fn within_base64(secret: &str) -> impl Iterator<Item = String> {
+    // A character is six bits: so many of the first hold bits of what stands before.
+    [(0, 0), (1, 2), (2, 3)]
+        .into_iter()
+        .flat_map(move |(before, shared)| {
+            let bytes = [&b"\0\0"[..before], secret.as_bytes()].concat();
+            let whole = bytes.len() * 8 / 6;
+            [STANDARD_NO_PAD, URL_SAFE_NO_PAD].map(|base64| base64.encode(&bytes)[shared..whole].to_owned())
+        })
+        .filter(|core| core.len() >= TORN)
+}
+
+fn percent(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() * 3);
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(byte.into()),
+            other => out.push_str(&format!("%{other:02X}")),
+        }
+    }
+    out
+}
+
+/// What stands between the quotes.
+fn in_json(text: &str) -> String {
+    let json = serde_json::to_string(text).unwrap_or_default();
+    json.strip_prefix('"').and_then(|json| json.strip_suffix('"')).unwrap_or_default().to_owned()
+}
+
+/// JSON as the writers of several languages have it: PHP with its slashes; Go and PHP fit for pages; Python, PHP
+/// and .NET in ASCII alone.
+fn in_any_json(json: &str) -> impl Iterator<Item = String> {
+    let solidus = [json.to_owned(), json.replace('/', "\\/")];
+    solidus.into_iter().flat_map(|json| {
+        ["", "<>&", "<>&'+"].into_iter().flat_map(move |special| {
+            let json = json.clone();
+            [(false, false), (true, false), (true, true)].into_iter().map(move |(ascii, upper)| {
+                let json = if special.contains('+') { json.replace("\\\"", "\\u0022") } else { json.clone() };
+                unicode_escapes(&json, special, ascii, upper)
+            })
+        })
+    })
+}
+
+fn unicode_escapes(json: &str, special: &str, ascii: bool, upper: bool) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        if ascii && !c.is_ascii() || special.contains(c) {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                out.push_str(&if upper { format!("\\u{unit:04X}") } else { format!("\\u{unit:04x}") });
+            }
+        } else {
+            out.push(c);
+        }
+    }
+    out
 }
 
 /// `%2f` for `%2F`.
@@ -211,6 +260,51 @@ mod tests {
         assert_eq!(said(&slack, escaped), r#"{"url": "[secret]"}"#);
         let telegram = opened(Kind::Telegram, json!({"bot_token": "12:AbCdEfGh", "chat_id": 1}));
         assert_eq!(said(&telegram, "bot AbCdEfGh is unknown"), "bot [secret] is unknown");
+    }
+
+    /// Receivers that quote a whole request in base64 encode what stands around a secret, too.
+    #[test]
+    fn secrets_are_struck_wherever_they_stand_in_base64() {
+        let target = opened(
+            Kind::Webhook,
+            json!({"url": "https://x.com", "headers": {"Authorization": "Bearer t0ken-1234567890"}, "hmac_secret": "größe+<&>/'\"x"}),
+        );
+        for before in 0..6 {
+            for after in 0..4 {
+                let request = format!(
+                    "{}t0ken-1234567890{}größe+<&>/'\"x{}",
+                    "a".repeat(before),
+                    "b".repeat(after),
+                    "c".repeat(after)
+                );
+                for encoded in [STANDARD.encode(&request), URL_SAFE_NO_PAD.encode(&request)] {
+                    let clean = said(&target, &format!("you sent {encoded}"));
+                    assert_eq!(clean.matches(STRUCK).count(), 2, "{request}: {clean}");
+                    // What is left between the two are some bits of their ends.
+                    assert!(clean.len() < "you sent ".len() + 2 * STRUCK.len() + 4 * before + 24, "{clean}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn secrets_are_struck_as_other_languages_and_gateways_write_them() {
+        let target =
+            opened(Kind::Webhook, json!({"url": "https://x.com", "hmac_secret": "größe+<&>/'\"x 😀"}));
+        for body in [
+            // json.dumps, json_encode, encoding/json, System.Text.Json.
+            r#"gr\u00f6\u00dfe+<&>/'\"x \ud83d\ude00"#,
+            r#"gr\u00f6\u00dfe+<&>\/'\"x \ud83d\ude00"#,
+            r#"größe+\u003c\u0026\u003e/'\"x 😀"#,
+            r#"gr\u00F6\u00DFe\u002B\u003C\u0026\u003E/\u0027\u0022x \uD83D\uDE00"#,
+            // Go's html/template.
+            "größe&#43;&lt;&amp;&gt;/&#39;&#34;x 😀",
+            r#"{\"seen\": \"größe+<&>/'\\\"x 😀\"}"#,
+            "gr%25C3%25B6%25C3%259Fe%252B%253C%2526%253E%252F%2527%2522x%2520%25F0%259F%2598%2580",
+        ] {
+            let clean = said(&target, &format!("you sent {body}"));
+            assert!(clean.contains(STRUCK) && !clean.contains("gr"), "{body}: {clean}");
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::config::{self, Settings};
 use crate::database::{Target, describe};
 use crate::deployment::{self, Deployment, Estate};
 use crate::installation::Installation;
+use crate::journal;
 use crate::keys;
 
 /// Make a copied database this deployment's own; what it has pending is dropped
@@ -36,9 +37,9 @@ impl Adopt {
             Some(_) => None,
             None => Some(Self::install(config, settings)?),
         };
-        let (id, keys) = match (&made, &settings.deployment_id) {
-            (Some(made), _) => (made.id.clone(), vec![made.secret.clone()]),
-            (None, Some(id)) => (id.clone(), keys::secret_keys(settings)?),
+        let (id, keys, audit) = match (&made, &settings.deployment_id) {
+            (Some(made), _) => (made.id.clone(), vec![made.secret.clone()], vec![made.audit.clone()]),
+            (None, Some(id)) => (id.clone(), keys::secret_keys(settings)?, keys::audit_keys(settings)?),
             (None, None) => bail!("deployment-id is not set"),
         };
         let public_key = keys.first().context("no key")?.public().to_base64();
@@ -65,6 +66,9 @@ impl Adopt {
                 None => None,
             };
             deployment::claim(&transaction, found.id.as_deref(), &id, &public_key)
+                .await
+                .with_context(|| target.name().to_owned())?;
+            journal::take_over(&transaction, found.id.as_deref(), &audit)
                 .await
                 .with_context(|| target.name().to_owned())?;
             if let Some(made) = made.as_ref().filter(|_| !written) {

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail};
 use clap::Args;
 use klaxon_model::seal::{Plaintext, PublicKey, seal};
+use secrecy::SecretString;
 use zeroize::Zeroizing;
 
 use crate::config::Settings;
@@ -53,7 +54,7 @@ impl Seal {
                     channel: self.channel,
                     destination: self.destination,
                     field: self.field,
-                    value
+                    value: SecretString::from(value.as_str())
                 }
             )
         );

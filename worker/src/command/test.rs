@@ -102,18 +102,18 @@ async fn unsaved(settings: &Settings, kind: Kind, path: &Path) -> anyhow::Result
     let mut secrets = BTreeMap::new();
     for secret in checked.secrets {
         let value = match secret.value {
-            Given::Clear(value) => value.to_string(),
+            Given::Clear(value) => SecretString::from(value.as_str()),
             Given::Sealed(sealed) => {
                 let plain =
                     seal::open(&keys::secret_keys(settings)?, &sealed).context(secret.name.clone())?;
                 if plain.destination.is_some() && plain.destination != checked.destination {
                     bail!("{} was sealed for another destination", secret.name);
                 }
-                plain.value.to_string()
+                plain.value
             }
             Given::Keep => bail!("{} is masked: nothing is stored that it could stand for", secret.name),
         };
-        secrets.insert(secret.name, SecretString::from(value));
+        secrets.insert(secret.name, value);
     }
     let opened = config::open(kind, &checked.stored, &secrets)?;
     let channel = Channel { id: 0, name: "test".into(), settings: Ok(opened) };

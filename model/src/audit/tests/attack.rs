@@ -229,7 +229,42 @@ fn the_canonical_bytes_stay_what_they_are() {
     );
 }
 
+type Fields = (Option<String>, Option<String>, Option<String>, Option<i32>, Option<i64>, Option<[u8; 16]>);
+
+fn of_fields(fields: &Fields) -> Record<'_> {
+    Record {
+        event_type: fields.0.as_deref(),
+        project: fields.1.as_deref(),
+        channel_name: fields.2.as_deref(),
+        attempt: fields.3,
+        subscription_id: fields.4,
+        event_id: fields.5,
+        key_id: "",
+        ..record(1)
+    }
+}
+
 proptest! {
+    #[test]
+    fn no_two_records_have_the_same_bytes(
+        one in any::<Fields>(),
+        other in any::<Fields>(),
+        // Alike but for where one field ends and the next begins.
+        text in "[ab]{0,6}", at in 0usize..6, to in 0usize..6,
+    ) {
+        let bytes = |fields: &Fields| {
+            let mut out = Vec::new();
+            of_fields(fields).encode(&GENESIS, &mut out);
+            out
+        };
+        prop_assert_eq!(bytes(&one) == bytes(&other), one == other);
+        let split = |at: usize| {
+            let at = at.min(text.len());
+            (Some(text[..at].to_owned()), Some(text[at..].to_owned()), None, None, None, None)
+        };
+        prop_assert_eq!(bytes(&split(at)) == bytes(&split(to)), split(at) == split(to));
+    }
+
     #[test]
     fn any_field_of_the_chain_itself_is_found_at_its_row(at in 0usize..12, field in 0usize..6, flip in 1u8..) {
         let mut rows = chain(12);
