@@ -79,6 +79,8 @@ pgrx() {
     system
     # The tests of the egress guard make a network of their own.
     install_packages sudo iproute2 mount
+    # Who reads completions and manual pages.
+    install_packages zsh fish groff-base
     mta
     pooler
     case "$(cargo pgrx --version 2>/dev/null)" in
