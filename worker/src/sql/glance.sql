@@ -36,7 +36,7 @@ SELECT json_build_object(
                    extract(epoch FROM clock_timestamp() - d.attempted_at)::bigint AS age
             FROM klaxon.delivery AS d
             WHERE d.kind = 'attempt' AND d.status <> 'sent' AND d.attempted_at > clock_timestamp() - interval '6 h'
-            ORDER BY d.seq DESC LIMIT 15
+            ORDER BY d.seq DESC LIMIT 10
         ) AS f
     )
 )::text
