@@ -95,6 +95,8 @@ pgrx() {
     install_packages sudo iproute2 mount
     # Who reads completions and manual pages.
     install_packages zsh fish groff-base
+    # What the packages are built, installed and the unit judged with.
+    install_packages dpkg-dev xz-utils systemd
     # What the page is looked at with.
     install_packages chromium
     mta

@@ -118,7 +118,7 @@ pub fn request_channel_test(channel: Option<&str>) -> pgrx::Uuid {
         })
     })
     .unwrap_or_else(|caught| caught.raise())
-    .unwrap_or_else(|error| internal(&error));
+    .unwrap_or_else(|error| failure::internal(&error));
     wakeup::at_commit(Signal::Outbox);
     delivery.expect("a test has a delivery")
 }
@@ -145,7 +145,7 @@ fn editable(name: Option<&str>) -> Vec<i64> {
             .map(|row| row.get::<i64>(1).map(Option::unwrap_or_default))
             .collect::<spi::Result<Vec<i64>>>()
     })
-    .unwrap_or_else(|error| internal(&error))
+    .unwrap_or_else(|error| failure::internal(&error))
 }
 
 fn given<T>(name: &str, value: Option<T>) -> T {
@@ -161,7 +161,7 @@ fn given<T>(name: &str, value: Option<T>) -> T {
 
 fn count(query: &str, arguments: &[pgrx::datum::DatumWithOid<'_>]) -> i64 {
     Spi::connect_mut(|client| client.update(query, None, arguments)?.first().get_one::<i64>())
-        .unwrap_or_else(|error| internal(&error))
+        .unwrap_or_else(|error| failure::internal(&error))
         .unwrap_or_default()
 }
 
@@ -172,8 +172,4 @@ fn unknown(name: &str) -> ! {
         None,
         "SELECT name, project, owner FROM klaxon.channel shows those you see.",
     )
-}
-
-fn internal(error: &spi::Error) -> ! {
-    failure::raise(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, format!("pg_klaxon: {error}"), None, "")
 }

@@ -31,6 +31,7 @@ mod run;
 mod schedule;
 mod settle;
 mod statement;
+mod supervisor;
 
 use config::{Flags, Settings};
 

@@ -15,6 +15,7 @@ use crate::keyring::Keyring;
 use crate::metrics::Served;
 use crate::observe::Observer;
 use crate::run::{self, Shared};
+use crate::supervisor;
 use klaxon_channel::form::{Login, Server};
 
 /// Serves until SIGTERM or SIGINT.
@@ -57,10 +58,12 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
+        supervisor::stopping();
         tracing::info!("stopping: letting what is on its way finish");
         // Nobody left to tell is the end already.
         let _ = stop.send(true);
     });
+    supervisor::ready();
     run::run(Arc::new(shared), targets, shutdown).await?;
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
