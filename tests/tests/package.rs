@@ -4,6 +4,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use klaxon_tests::counterpart::folder;
 use klaxon_tests::database::Database;
 use klaxon_tests::limit::within;
 use klaxon_tests::process;
@@ -197,5 +198,49 @@ fn a_release_is_of_one_version_and_edits_nothing_released() {
     let provided = &meta["provides"]["pg_klaxon"];
     for key in ["file", "docfile"] {
         assert!(root().join(provided[key].as_str().unwrap()).is_file(), "{provided}");
+    }
+}
+
+#[test]
+fn containers_are_described_as_their_tools_have_it() {
+    let told = succeed(
+        Command::new(folder().join("bin/hadolint"))
+            .current_dir(root())
+            .args(["packaging/Containerfile.worker", "packaging/Containerfile.postgres"]),
+    );
+    assert_eq!(told, "", "hadolint has nothing to object");
+
+    // It asks podman for its version, and for nothing else before something is to be run.
+    let programs = tempfile::tempdir().unwrap();
+    let podman = programs.path().join("podman");
+    std::fs::write(&podman, "#!/bin/sh\n[ \"$1\" = --version ] && echo podman version 4.3.1\n").unwrap();
+    std::fs::set_permissions(&podman, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let told = succeed(
+        Command::new(folder().join("bin/python"))
+            .args(["-m", "podman_compose", "-f", "compose.yaml", "--profile", "init", "config"])
+            .current_dir(root())
+            .env("PATH", format!("{}:/usr/bin:/bin", programs.path().display()))
+            .env("POSTGRES_PASSWORD", "secret"),
+    );
+    for part in [
+        "packaging/Containerfile.worker",
+        "packaging/Containerfile.postgres",
+        "postgresql://postgres:secret@postgres/app",
+    ] {
+        assert!(told.contains(part), "{part} is not in {told}");
+    }
+    // What they copy is there.
+    for file in ["Containerfile.worker", "Containerfile.postgres"] {
+        let text = std::fs::read_to_string(root().join("packaging").join(file)).unwrap();
+        for copied in text
+            .lines()
+            .filter_map(|line| line.strip_prefix("COPY "))
+            .filter(|rest| !rest.starts_with("--from"))
+        {
+            let words: Vec<_> = copied.split_whitespace().collect();
+            for source in words[..words.len() - 1].iter().filter(|source| !source.contains('*')) {
+                assert!(root().join(source).exists(), "{file}: {source}");
+            }
+        }
     }
 }
