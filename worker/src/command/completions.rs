@@ -9,7 +9,7 @@ use clap_complete::Shell;
 /// Print a shell's completions
 ///
 /// bash: klaxon completions bash > /usr/share/bash-completion/completions/klaxon.
-/// zsh: klaxon completions zsh > "${fpath[1]}/_klaxon".
+/// zsh: klaxon completions zsh > /usr/local/share/zsh/site-functions/_klaxon.
 /// fish: klaxon completions fish > ~/.config/fish/completions/klaxon.fish.
 #[derive(Args)]
 pub struct Completions {
