@@ -93,9 +93,16 @@ schema: ## writes sql/pg_klaxon--VERSION.sql
 bench: install ## the figures of docs/benchmarks.md, in half an hour; QUICK=1: roughly, in five minutes
 	QUICK=$(QUICK) KLAXON_BIN=$(CURDIR)/target/release/klaxon cargo run --release -p klaxon-bench
 
-package: build ## target/pg_klaxon-VERSION-pgMAJOR.tar.gz: library, control file, SQL, worker
-	rm -rf target/package && mkdir -p target/package/pg_klaxon-$(VERSION)
+package: build ## target/: a tar ball, and in packages/ Debian packages of the extension and the worker
+	rm -rf target/package target/packages && mkdir -p target/package/pg_klaxon-$(VERSION)
 	cp target/release/libpg_klaxon.so target/package/pg_klaxon-$(VERSION)/pg_klaxon.so
 	cp target/release/klaxon extension/pg_klaxon.control sql/pg_klaxon--$(VERSION).sql README.md CHANGELOG.md LICENSE-APACHE LICENSE-MIT \
 		target/package/pg_klaxon-$(VERSION)/
 	tar -C target/package -czf target/pg_klaxon-$(VERSION)-pg$(PG_MAJOR).tar.gz pg_klaxon-$(VERSION)
+	packaging/debian.sh target/release/libpg_klaxon.so target/release/klaxon $(PG_MAJOR) target/packages
+
+.PHONY: release-check
+release-check: ## versions agree, the changelog has it, nothing released was edited, the schema is what the sources generate
+	packaging/release-check.sh
+	$(MAKE) --no-print-directory schema SCHEMA_OUT=target/generated.sql
+	@pgrx-config/schema.sh same sql/pg_klaxon--$(VERSION).sql target/generated.sql

@@ -77,12 +77,33 @@ pooler() {
     )
 }
 
+# The checker of metrics and alerts, of a package that would start a server.
+promtool() {
+    [ -x target/prometheus/usr/bin/promtool ] && return
+    echo "setup: unpacking promtool into target/prometheus"
+    as_root apt-get update -qq
+    rm -rf target/prometheus && mkdir -p target/prometheus
+    (
+        cd target/prometheus
+        apt-get download -qq -o APT::Sandbox::User=root prometheus
+        dpkg-deb --fsys-tarfile prometheus_*.deb | tar -x --no-same-owner ./usr/bin/promtool
+        rm prometheus_*.deb
+    )
+}
+
 pgrx() {
     system
     # The tests of the egress guard make a network of their own.
     install_packages sudo iproute2 mount
+    # Who reads completions and manual pages.
+    install_packages zsh fish groff-base
+    # What the packages are built, installed and the unit judged with.
+    install_packages dpkg-dev xz-utils systemd
+    # What the page is looked at with.
+    install_packages chromium
     mta
     pooler
+    promtool
     case "$(cargo pgrx --version 2>/dev/null)" in
         "cargo-pgrx $PGRX_VERSION") ;;
         *) cargo install --locked cargo-pgrx --version "$PGRX_VERSION" ;;

@@ -466,7 +466,8 @@ AS 'MODULE_PATHNAME', 'request_config_test_wrapper';
 CREATE  FUNCTION "retry_dead"(
 	"channel" TEXT DEFAULT NULL, /* Option < & str > */
 	"since" timestamp with time zone DEFAULT NULL, /* Option < TimestampWithTimeZone > */
-	"delivery_id" uuid DEFAULT NULL /* Option < pgrx :: Uuid > */
+	"delivery_id" uuid DEFAULT NULL, /* Option < pgrx :: Uuid > */
+	"dry_run" bool DEFAULT false /* Option < bool > */
 ) RETURNS bigint /* i64 */
 VOLATILE
 LANGUAGE c /* Rust */
@@ -3005,13 +3006,13 @@ COMMENT ON FUNCTION klaxon.principal() IS 'Who acts: klaxon.principal for a memb
 COMMENT ON FUNCTION klaxon.uuid_v7() IS 'A UUID version 7: ordered by time';
 COMMENT ON FUNCTION klaxon.check_public_key(text) IS 'Raises where a text is not a key that secrets may be sealed to';
 COMMENT ON FUNCTION klaxon.explain_event(text, jsonb, text) IS 'Who would hear of an event, who not and why; emits nothing';
-COMMENT ON FUNCTION klaxon.retry_dead(text, timestamptz, uuid) IS 'Puts dead letters of channels one may edit back to the outbox; returns how many';
+COMMENT ON FUNCTION klaxon.retry_dead(text, timestamptz, uuid, boolean) IS 'Puts dead letters of channels one may edit back to the outbox, or with dry_run counts them; returns how many';
 COMMENT ON FUNCTION klaxon.replay(text, timestamptz, timestamptz, text[], boolean) IS 'Sends past events to a channel again, or with dry_run counts them';
 
 -- These switch to the owner's rights for a part of what they do: no object of the caller's path may be
 -- met there.
 ALTER FUNCTION klaxon.explain_event(text, jsonb, text) SET search_path = pg_catalog, klaxon, pg_temp;
-ALTER FUNCTION klaxon.retry_dead(text, timestamptz, uuid) SET search_path = pg_catalog, klaxon, pg_temp;
+ALTER FUNCTION klaxon.retry_dead(text, timestamptz, uuid, boolean) SET search_path = pg_catalog, klaxon, pg_temp;
 ALTER FUNCTION klaxon.request_config_test(text, jsonb) SET search_path = pg_catalog, klaxon, pg_temp;
 ALTER FUNCTION klaxon.request_channel_test(text) SET search_path = pg_catalog, klaxon, pg_temp;
 ALTER FUNCTION klaxon.replay(text, timestamptz, timestamptz, text[], boolean) SET search_path = pg_catalog, klaxon, pg_temp;
@@ -3039,7 +3040,7 @@ GRANT EXECUTE ON FUNCTION
     klaxon.subscribe(text[], text[], text, jsonb, text, time, text, interval, boolean, text),
     klaxon.mute(bigint, timestamptz), klaxon.unmute(bigint), klaxon.mark_read(bigint[]), klaxon.unread_count(),
     klaxon.digest_due(time, text, timestamptz), klaxon.check_public_key(text), klaxon.explain_event(text, jsonb, text),
-    klaxon.retry_dead(text, timestamptz, uuid), klaxon.replay(text, timestamptz, timestamptz, text[], boolean),
+    klaxon.retry_dead(text, timestamptz, uuid, boolean), klaxon.replay(text, timestamptz, timestamptz, text[], boolean),
     klaxon.copy_channel(text, text), klaxon.request_channel_test(text), klaxon.channel_test_answer(uuid), klaxon.end_channel_test(uuid)
     TO klaxon_user, klaxon_app, klaxon_admin;
 GRANT EXECUTE ON FUNCTION klaxon.request_config_test(text, jsonb), klaxon.config_test_answer(uuid), klaxon.end_config_test(uuid)

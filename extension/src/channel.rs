@@ -91,9 +91,7 @@ pub fn mask_channel<'a>(trigger: &'a PgTrigger<'a>) -> Outcome<'a> {
         }
         aside.by_id.insert(id, secrets);
     });
-    row.set_by_name("config", JsonB(checked.stored)).unwrap_or_else(|error| {
-        failure::raise(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, error.to_string(), None, "")
-    });
+    row.set_by_name("config", JsonB(checked.stored)).unwrap_or_else(|error| failure::internal(error));
     Ok(Some(row))
 }
 
@@ -175,9 +173,7 @@ pub fn seal_channel<'a>(trigger: &'a PgTrigger<'a>) -> Outcome<'a> {
     });
     match outcome {
         Ok(()) => Ok(None),
-        Err(error) => {
-            failure::raise(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, format!("pg_klaxon: {error}"), None, "")
-        }
+        Err(error) => failure::internal(error),
     }
 }
 
@@ -229,7 +225,7 @@ pub fn request_config_test(kind: Option<&str>, config: Option<JsonbText>) -> pgr
         .unwrap_or_else(|caught| caught.raise())
         .ok()
         .flatten()
-        .unwrap_or_else(|| failure::invalid("the test was not written".into(), ""))
+        .unwrap_or_else(|| failure::internal("the test was not written"))
 }
 
 /// What the column `kind` may hold.

@@ -20,3 +20,13 @@ pub fn raise(code: PgSqlErrorCode, message: String, detail: Option<String>, hint
 pub fn invalid(message: String, hint: &str) -> ! {
     raise(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message, None, hint)
 }
+
+/// What Postgres refused of this library's own statements: `XX000`. Nobody who only uses it can have caused it.
+pub fn internal(error: impl std::fmt::Display) -> ! {
+    raise(
+        PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+        format!("pg_klaxon: {error}"),
+        None,
+        "The schema may have been changed by hand: \"klaxon doctor\" compares versions. Otherwise it is a bug; please report it.",
+    )
+}

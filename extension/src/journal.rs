@@ -31,9 +31,7 @@ pub fn record_change<'a>(
     };
     let row_type = row_type(&trigger.relation()?);
     let arguments = [who.into(), table.into(), operation.into(), row(old, row_type), row(new, row_type)];
-    as_owner(|| Spi::run_with_args(WRITE, &arguments)).unwrap_or_else(|error| {
-        failure::raise(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, format!("pg_klaxon: {error}"), None, "")
-    });
+    as_owner(|| Spi::run_with_args(WRITE, &arguments)).unwrap_or_else(|error| failure::internal(error));
     Ok(None)
 }
 

@@ -234,14 +234,14 @@ fn load_types() -> HashSet<String> {
                 .collect::<Result<_, _>>()
         })
     })
-    .unwrap_or_else(|error| internal(&error))
+    .unwrap_or_else(|error| failure::internal(&error))
 }
 
 fn load(kind: &str, project: Option<&str>) -> Matcher {
     relcache::remember_subscription();
     relcache::bind_to_transaction();
     snapshot::latest(|| Spi::connect(|client| read(client, kind, project)))
-        .unwrap_or_else(|error| internal(&error))
+        .unwrap_or_else(|error| failure::internal(&error))
 }
 
 fn read(client: &spi::SpiClient<'_>, kind: &str, project: Option<&str>) -> spi::Result<Matcher> {
@@ -343,8 +343,4 @@ fn compile(kind: &str, row: &spi::SpiHeapTupleData<'_>) -> spi::Result<Option<Su
 /// Microseconds since 2000-01-01, infinities at the ends.
 fn microseconds(time: TimestampWithTimeZone) -> i64 {
     i64::from(time)
-}
-
-fn internal(error: &spi::Error) -> ! {
-    failure::raise(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, format!("pg_klaxon: {error}"), None, "")
 }

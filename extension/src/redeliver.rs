@@ -12,14 +12,13 @@ const EDITABLE: &str = "
     SELECT c.id FROM klaxon.channel AS c
     WHERE ($1 IS NULL OR c.name OPERATOR(pg_catalog.=) $1)
       AND ($2 OR c.owner OPERATOR(pg_catalog.=) $3 OR klaxon.is_project_admin(c.project, $3))";
+const DEAD: &str = "
+    FROM klaxon.dead_letter
+    WHERE channel_id OPERATOR(pg_catalog.=) ANY ($1)
+      AND ($2 IS NULL OR dead_at OPERATOR(pg_catalog.>=) $2)
+      AND ($3 IS NULL OR id OPERATOR(pg_catalog.=) $3)";
 const REVIVE: &str = "
-    WITH chosen AS (
-        DELETE FROM klaxon.dead_letter
-        WHERE channel_id OPERATOR(pg_catalog.=) ANY ($1)
-          AND ($2 IS NULL OR dead_at OPERATOR(pg_catalog.>=) $2)
-          AND ($3 IS NULL OR id OPERATOR(pg_catalog.=) $3)
-        RETURNING *
-    ), revived AS (
+    revived AS (
         INSERT INTO klaxon.outbox (id, event_id, event_type, project, subscription_id, channel_id, created_at, attempts, shard, replayed, last_error, held_back, held_for)
         SELECT id, event_id, event_type, project, subscription_id, channel_id, created_at, attempts,
                pg_catalog.mod(channel_id, 64), replayed, last_error, held_back, held_for
@@ -37,18 +36,28 @@ const CHOOSE: &str = "
           AND (c.owner IS NULL OR klaxon.is_member(e.project, c.owner))
       )";
 
-/// Puts dead letters of channels one may edit back to the outbox; returns how many.
+/// Puts dead letters of channels one may edit back to the outbox; returns how many. With `dry_run` only
+/// counts them.
 #[pg_extern(volatile)]
 pub fn retry_dead(
     channel: default!(Option<&str>, "NULL"),
     since: default!(Option<TimestampWithTimeZone>, "NULL"),
     delivery_id: default!(Option<pgrx::Uuid>, "NULL"),
+    dry_run: default!(Option<bool>, "false"),
 ) -> i64 {
+    let dry_run = given("dry_run", dry_run);
     let channels = editable(channel);
     if let (Some(name), true) = (channel, channels.is_empty()) {
         unknown(name);
     }
-    let revived = as_owner(|| count(REVIVE, &[channels.into(), since.into(), delivery_id.into()]));
+    let query = match dry_run {
+        true => format!("SELECT pg_catalog.count(*) {DEAD}"),
+        false => format!("WITH chosen AS (DELETE {DEAD} RETURNING *), {REVIVE}"),
+    };
+    let revived = as_owner(|| count(&query, &[channels.into(), since.into(), delivery_id.into()]));
+    if dry_run {
+        return revived;
+    }
     if revived > 0 {
         wakeup::at_commit(Signal::Outbox);
     }
@@ -109,7 +118,7 @@ pub fn request_channel_test(channel: Option<&str>) -> pgrx::Uuid {
         })
     })
     .unwrap_or_else(|caught| caught.raise())
-    .unwrap_or_else(|error| internal(&error));
+    .unwrap_or_else(|error| failure::internal(&error));
     wakeup::at_commit(Signal::Outbox);
     delivery.expect("a test has a delivery")
 }
@@ -136,7 +145,7 @@ fn editable(name: Option<&str>) -> Vec<i64> {
             .map(|row| row.get::<i64>(1).map(Option::unwrap_or_default))
             .collect::<spi::Result<Vec<i64>>>()
     })
-    .unwrap_or_else(|error| internal(&error))
+    .unwrap_or_else(|error| failure::internal(&error))
 }
 
 fn given<T>(name: &str, value: Option<T>) -> T {
@@ -152,7 +161,7 @@ fn given<T>(name: &str, value: Option<T>) -> T {
 
 fn count(query: &str, arguments: &[pgrx::datum::DatumWithOid<'_>]) -> i64 {
     Spi::connect_mut(|client| client.update(query, None, arguments)?.first().get_one::<i64>())
-        .unwrap_or_else(|error| internal(&error))
+        .unwrap_or_else(|error| failure::internal(&error))
         .unwrap_or_default()
 }
 
@@ -163,8 +172,4 @@ fn unknown(name: &str) -> ! {
         None,
         "SELECT name, project, owner FROM klaxon.channel shows those you see.",
     )
-}
-
-fn internal(error: &spi::Error) -> ! {
-    failure::raise(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, format!("pg_klaxon: {error}"), None, "")
 }

@@ -111,7 +111,7 @@ impl Watcher {
                 target: row.get::<pg_sys::Oid>(8)?.unwrap_or(pg_sys::InvalidOid),
             }))
         });
-        found.unwrap_or_else(|error| internal(&error))
+        found.unwrap_or_else(|error| failure::internal(&error))
     }
 
     /// Everything at once; and where that raises, row by row, to know which it is and emit the others.
@@ -189,7 +189,7 @@ impl Watcher {
     ) {
         let found = run_as(role, || evaluate(query, rows, trigger));
         if !found.types.is_empty() {
-            as_owner(|| found.emit(by)).unwrap_or_else(|error| internal(&error));
+            as_owner(|| found.emit(by)).unwrap_or_else(|error| failure::internal(&error));
         }
     }
 
@@ -206,14 +206,15 @@ impl Watcher {
         let state = caught.sqlstate();
         let arguments: [DatumWithOid<'_>; 4] =
             [self.id.into(), row.into(), state.into(), caught.message.as_str().into()];
-        as_owner(|| Spi::run_with_args(RECORD, &arguments)).unwrap_or_else(|error| internal(&error));
+        as_owner(|| Spi::run_with_args(RECORD, &arguments)).unwrap_or_else(|error| failure::internal(&error));
     }
 
     /// The clock aborts nobody's statement, whatever `on_error` says, and goes on to the next watcher.
     fn record_once(&self, caught: &Caught) {
         let arguments: [DatumWithOid<'_>; 3] =
             [self.id.into(), caught.sqlstate().into(), caught.message.as_str().into()];
-        as_owner(|| Spi::run_with_args(RECORD_ONCE, &arguments)).unwrap_or_else(|error| internal(&error));
+        as_owner(|| Spi::run_with_args(RECORD_ONCE, &arguments))
+            .unwrap_or_else(|error| failure::internal(&error));
     }
 }
 
@@ -316,7 +317,7 @@ fn with_transition_tables<T>(
         }
         work(client)
     })
-    .unwrap_or_else(|error| internal(&error))
+    .unwrap_or_else(|error| failure::internal(&error))
 }
 
 #[allow(unsafe_code)]
@@ -336,8 +337,4 @@ fn name_of(relation: &PgRelation) -> String {
 fn owner_of(relation: &PgRelation) -> pg_sys::Oid {
     // SAFETY: rd_rel is set for every open relation.
     unsafe { (*relation.rd_rel).relowner }
-}
-
-fn internal(error: &spi::Error) -> ! {
-    failure::raise(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, format!("pg_klaxon: {error}"), None, "")
 }

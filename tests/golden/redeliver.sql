@@ -19,6 +19,8 @@ SELECT klaxon.retry_dead('team');
 SELECT klaxon.retry_dead();
 SET klaxon.principal = 'ada';
 SELECT klaxon.retry_dead('nowhere');
+SELECT klaxon.retry_dead('team', dry_run => true) AS would_be_three;
+SELECT klaxon.retry_dead('team', dry_run => NULL);
 SELECT klaxon.retry_dead('global');
 SELECT klaxon.retry_dead(delivery_id => '00000000-0000-7000-8000-000000000001');
 SELECT klaxon.retry_dead('team', since => '2026-01-04Z');

@@ -4,6 +4,8 @@ WHERE c.relnamespace = 'klaxon'::regnamespace AND c.relkind IN ('r', 'v', 'p') A
 SELECT c.relname, a.attname AS without_comment FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid
 WHERE c.relnamespace = 'klaxon'::regnamespace AND c.relkind IN ('r', 'v', 'p') AND a.attnum > 0 AND NOT a.attisdropped
   AND col_description(c.oid, a.attnum) IS NULL ORDER BY 1, 2;
+SELECT p.oid::regprocedure AS without_comment FROM pg_proc AS p
+WHERE p.pronamespace = 'klaxon'::regnamespace AND obj_description(p.oid, 'pg_proc') IS NULL ORDER BY 1;
 SELECT c.relname AS public_may FROM pg_class AS c, aclexplode(c.relacl) AS a
 WHERE c.relnamespace = 'klaxon'::regnamespace AND a.grantee = 0 ORDER BY 1;
 SELECT p.proname AS public_may FROM pg_proc AS p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) AS a

@@ -11,6 +11,7 @@ pub mod counterpart;
 pub mod database;
 pub mod history;
 pub mod hostile;
+pub mod http;
 pub mod https;
 pub mod limit;
 pub mod mta;

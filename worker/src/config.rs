@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use figment::Figment;
 use figment::providers::{Format as _, Toml};
 use ipnet::IpNet;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use uuid::Uuid;
 
@@ -24,6 +24,9 @@ use source::Source;
 
 /// Where the configuration is looked for when no flag says.
 pub const DEFAULT_PATHS: [&str; 2] = ["klaxon.toml", "/etc/klaxon/klaxon.toml"];
+
+/// Fewer could be guessed.
+const TOKEN_LENGTH: usize = 16;
 
 /// Every setting of the worker.
 #[derive(Clone, Debug, Deserialize)]
@@ -97,8 +100,11 @@ pub struct Settings {
     /// How often to look for work without being told.
     #[serde(deserialize_with = "value::duration")]
     pub poll_interval: Duration,
-    /// Where `/metrics`, `/healthz` and `/readyz` are served.
+    /// Where the page, `/metrics`, `/healthz` and `/readyz` are served.
     pub metrics_addr: SocketAddr,
+    /// What the page and `/metrics` ask for; required where others than this host can reach them.
+    #[serde(default, deserialize_with = "value::secret")]
+    pub metrics_token: Option<SecretString>,
     /// `text` or `json`; absent: text on a terminal.
     pub log_format: Option<LogFormat>,
 }
@@ -199,6 +205,16 @@ impl Settings {
         if self.smtp_pass.is_some() && self.smtp_user.is_none() {
             bail!("smtp-user is required with smtp-pass");
         }
+        match &self.metrics_token {
+            Some(token) if token.expose_secret().len() < TOKEN_LENGTH => {
+                bail!("metrics-token must have {TOKEN_LENGTH} characters at least")
+            }
+            None if !self.metrics_addr.ip().is_loopback() => bail!(
+                "metrics-addr {} can be reached from other hosts: set metrics-token, or bind to 127.0.0.1",
+                self.metrics_addr
+            ),
+            _ => {}
+        }
         if let Some(id) = &self.deployment_id {
             Uuid::try_parse(id).with_context(|| format!("deployment-id \"{id}\" is no UUID"))?;
         }
@@ -242,6 +258,7 @@ impl Settings {
             "site-url": self.site_url,
             "poll-interval": self.poll_interval.as_secs_f64(),
             "metrics-addr": self.metrics_addr.to_string(),
+            "metrics-token": mask(self.metrics_token.is_some()),
         })
     }
 }

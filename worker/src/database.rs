@@ -71,6 +71,18 @@ impl Target {
         urls.iter().map(Self::parse).collect()
     }
 
+    /// The one that the settings name, for what is done to one alone.
+    ///
+    /// # Errors
+    /// There are several, or it does not read.
+    pub fn only(urls: &[SecretString]) -> anyhow::Result<Self> {
+        let mut targets = Self::all(urls)?;
+        match targets.pop() {
+            Some(target) if targets.is_empty() => Ok(target),
+            _ => bail!("name one database by --database-url: the settings have {}", urls.len()),
+        }
+    }
+
     /// Host and database, for the log.
     #[must_use]
     pub fn name(&self) -> &str {

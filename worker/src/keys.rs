@@ -58,6 +58,15 @@ fn named<'a>(setting: &str, path: Option<&'a Path>) -> anyhow::Result<&'a Path> 
     path.with_context(|| format!("{setting} is not set: run \"klaxon init --config klaxon.toml\", which writes the keys and the file"))
 }
 
+/// The bits of a mode that let others in. What systemd hands a service (`LoadCredential=`) it lets the service's
+/// user read by an access list, whose mask stands in the group's place.
+fn open_to_others(path: &Path, credentials: Option<&std::ffi::OsStr>) -> u32 {
+    match credentials {
+        Some(folder) if !folder.is_empty() && path.parent() == Some(Path::new(folder)) => 0o037,
+        _ => 0o077,
+    }
+}
+
 fn lines(path: &Path) -> anyhow::Result<Vec<Zeroizing<String>>> {
     let shown = path.display();
     let mut file = File::open(path).map_err(|error| match error.kind() {
@@ -79,7 +88,7 @@ fn lines(path: &Path) -> anyhow::Result<Vec<Zeroizing<String>>> {
             "key file {shown} belongs to user {owner}, who can change it: run \"chown $(id -un) {shown}\" as root"
         );
     }
-    if metadata.mode() & 0o077 != 0 {
+    if metadata.mode() & open_to_others(path, std::env::var_os("CREDENTIALS_DIRECTORY").as_deref()) != 0 {
         bail!(
             "key file {shown} is open to others (mode {:04o}): run \"chmod 600 {shown}\"",
             metadata.mode() & 0o7777
@@ -177,5 +186,16 @@ mod tests {
         {
             assert_eq!(is_trusted(owner, us), trusted, "{owner} {us}");
         }
+    }
+
+    #[test]
+    fn only_what_systemd_hands_over_may_show_a_mask() {
+        let credentials = std::ffi::OsStr::new("/run/credentials/klaxon.service");
+        let own = |path: &str| open_to_others(Path::new(path), Some(credentials));
+        assert_eq!(own("/run/credentials/klaxon.service/secret.key"), 0o037);
+        assert_eq!(own("/run/credentials/other.service/secret.key"), 0o077);
+        assert_eq!(own("/etc/klaxon/secret.key"), 0o077);
+        assert_eq!(open_to_others(Path::new("secret.key"), None), 0o077);
+        assert_eq!(open_to_others(Path::new("secret.key"), Some(std::ffi::OsStr::new(""))), 0o077);
     }
 }

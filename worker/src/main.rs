@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 mod backoff;
@@ -13,6 +13,7 @@ mod circuit;
 mod clock;
 mod command;
 mod config;
+mod console;
 mod cooldown;
 mod database;
 mod deployment;
@@ -25,11 +26,13 @@ mod keyring;
 mod keys;
 mod logging;
 mod metrics;
+mod observe;
 mod ownership;
 mod run;
 mod schedule;
 mod settle;
 mod statement;
+mod supervisor;
 
 use config::{Flags, Settings};
 
@@ -70,12 +73,20 @@ enum Command {
     Status(command::status::Status),
     /// Examine the installation, and say what would mend what is wrong
     Doctor(command::doctor::Doctor),
+    /// Put dead letters back, to be tried again
+    Retry(command::retry::Retry),
+    /// Send past events to a channel again
+    Replay(command::replay::Replay),
     /// The keys that secrets are sealed to and the log is signed with
     #[command(subcommand)]
     Keys(command::keys::KeysCommand),
     /// Examine the audit log
     #[command(subcommand)]
     Audit(command::audit::Audit),
+    /// Print a shell's completions
+    Completions(command::completions::Completions),
+    /// Print the manual page, or write those of all commands
+    Man(command::man::Man),
 }
 
 #[tokio::main]
@@ -101,6 +112,12 @@ fn keep_no_core() {
 }
 
 async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
+    let cli = match cli {
+        // Of the program alone: whatever the settings are.
+        Cli { command: Command::Completions(completions), .. } => return completions.run(Cli::command()),
+        Cli { command: Command::Man(man), .. } => return man.run(Cli::command()),
+        cli => cli,
+    };
     let settings = match &cli.command {
         // These write the file that the others read.
         Command::Init(_) => Settings::load_without_file(&cli.flags)?,
@@ -122,5 +139,8 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Doctor(doctor) => doctor.run(&settings).await,
         Command::Keys(keys) => keys.run(&settings).await,
         Command::Audit(audit) => audit.run(&settings).await,
+        Command::Retry(retry) => retry.run(&settings).await,
+        Command::Replay(replay) => replay.run(&settings).await,
+        Command::Completions(_) | Command::Man(_) => unreachable!("they need no settings"),
     }
 }

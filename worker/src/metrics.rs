@@ -1,26 +1,43 @@
-//! What Prometheus and an orchestrator ask of the worker: `/metrics`, `/healthz`, `/readyz`.
+//! What is measured, under the names that Prometheus reads: `ops/` has a dashboard and alerts of them.
 
-use std::convert::Infallible;
-use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
-use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
+use metrics::Unit;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use tokio::net::TcpListener;
 
-/// Attempts, by kind of channel and outcome.
+use crate::observe::Gauges;
+
+/// Attempts, by kind of channel, type of event and outcome.
 const ATTEMPTS: &str = "klaxon_attempts_total";
 /// How long attempts took, in seconds, by kind of channel.
 const DURATION: &str = "klaxon_attempt_duration_seconds";
+/// From the emitting transaction to the receiver's answer, in seconds, by kind of channel.
+const LATENCY: &str = "klaxon_commit_to_delivery_seconds";
+/// Attempts that are being made.
+const IN_FLIGHT: &str = "klaxon_in_flight";
+/// Shards that this worker owns, of 64 in each database.
+const SHARDS: &str = "klaxon_owned_shards";
+/// Channels that this worker leaves alone for a while.
+const CIRCUITS: &str = "klaxon_open_circuits";
 /// Databases that are being served.
 const SERVED: &str = "klaxon_databases_served";
+/// Always 1, with the version.
+const BUILD: &str = "klaxon_build_info";
+/// What the database says of itself, whichever worker is asked.
+const DATABASE: [(&str, &str); 10] = [
+    ("klaxon_database_up", "1 where the database answered what the gauges after it were asked of, else 0"),
+    ("klaxon_workers_alive", "Workers of the database that were heard of within 10 s"),
+    ("klaxon_pending_deliveries", "Deliveries that are pending"),
+    ("klaxon_oldest_pending_seconds", "Since the oldest pending delivery was written"),
+    ("klaxon_overdue_seconds", "How long the next attempt of an enabled channel is overdue at most"),
+    ("klaxon_dead_letters", "Deliveries that were given up"),
+    ("klaxon_failing_channels", "Channels whose last attempt failed"),
+    ("klaxon_disabled_channels", "Channels that are disabled"),
+    ("klaxon_audit_head", "The last row of the audit log, which counts from 1"),
+    ("klaxon_audit_unsealed", "Rows of the audit log without a seal, and changes that are not in it yet"),
+];
 
 /// How many of the databases are being served.
 #[derive(Debug, Default)]
@@ -39,83 +56,91 @@ impl Served {
         metrics::gauge!(SERVED).set(served as f64);
     }
 
-    fn all(&self, databases: usize) -> bool {
+    /// Whether all of them are.
+    pub fn all(&self, databases: usize) -> bool {
         self.0.load(Ordering::Relaxed) >= databases
     }
 }
 
-/// Counts an attempt.
-pub fn attempt(kind: &'static str, outcome: &'static str, took: Duration) {
-    metrics::counter!(ATTEMPTS, "kind" => kind, "outcome" => outcome).increment(1);
+/// Takes in an attempt: `since_commit` is the time since the transaction that wrote the delivery began, where
+/// this attempt delivered it.
+pub fn attempt(
+    kind: &'static str,
+    event_type: &str,
+    outcome: &'static str,
+    took: Duration,
+    since_commit: Option<Duration>,
+) {
+    metrics::counter!(ATTEMPTS, "kind" => kind, "type" => event_type.to_owned(), "outcome" => outcome)
+        .increment(1);
     metrics::histogram!(DURATION, "kind" => kind).record(took.as_secs_f64());
+    if let Some(latency) = since_commit {
+        metrics::histogram!(LATENCY, "kind" => kind).record(latency.as_secs_f64());
+    }
 }
 
-/// Serves the three paths until the process ends. That the address is taken, by another worker on
-/// this host perhaps, is a warning: deliveries do not depend on it.
-///
-/// # Errors
-/// Where the recorder is there already.
-pub async fn serve(address: SocketAddr, served: Arc<Served>, databases: usize) -> anyhow::Result<()> {
-    let buckets = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
-    let handle = PrometheusBuilder::new()
-        .set_buckets_for_metric(Matcher::Full(DURATION.into()), &buckets)?
-        .install_recorder()
-        .context("metrics")?;
-    metrics::describe_counter!(ATTEMPTS, "Attempts to deliver");
-    metrics::describe_histogram!(
-        DURATION,
-        metrics::Unit::Seconds,
-        "From resolving the name to the last byte read"
-    );
-    metrics::describe_gauge!(SERVED, "Databases that are being served");
-    metrics::gauge!(SERVED).set(0.0);
-    let listener = match TcpListener::bind(address).await {
-        Ok(listener) => listener,
-        Err(error) => {
-            tracing::warn!(%address, %error, "metrics are not served");
-            return Ok(());
-        }
-    };
-    tracing::info!(address = %listener.local_addr()?, "serving metrics");
-    tokio::spawn(async move {
-        loop {
-            // A connection that broke before it was accepted is its client's affair.
-            let Ok((stream, _)) = listener.accept().await else { continue };
-            let (handle, served) = (handle.clone(), Arc::clone(&served));
-            tokio::spawn(async move {
-                let service = service_fn(move |request| {
-                    let answer = answer(&request, &handle, served.all(databases));
-                    async move { Ok::<_, Infallible>(answer) }
-                });
-                // What a client does to its own connection needs no line in the log.
-                let _ = hyper::server::conn::http1::Builder::new()
-                    .header_read_timeout(None)
-                    .serve_connection(TokioIo::new(stream), service)
-                    .await;
-            });
-        }
-    });
-    Ok(())
+/// What an engine knows, a heartbeat old at most.
+pub fn engine(database: &str, shards: usize, circuits: usize) {
+    metrics::gauge!(SHARDS, "database" => database.to_owned()).set(shards as f64);
+    metrics::gauge!(CIRCUITS, "database" => database.to_owned()).set(circuits as f64);
 }
 
-fn answer(request: &Request<Incoming>, metrics: &PrometheusHandle, ready: bool) -> Response<Full<Bytes>> {
-    let (status, text) = match (request.method(), request.uri().path()) {
-        (&Method::GET | &Method::HEAD, "/metrics") => {
-            metrics.run_upkeep();
-            (StatusCode::OK, metrics.render())
+/// What is read from all of it.
+pub struct Recorder(PrometheusHandle);
+
+impl Recorder {
+    /// Begins to record.
+    ///
+    /// # Errors
+    /// Where one is there already.
+    pub fn install() -> anyhow::Result<Self> {
+        let attempts = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+        // Up to the last of the usual attempts, which is days later.
+        let latencies = [
+            0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0,
+            86_400.0,
+        ];
+        let handle = PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Full(DURATION.into()), &attempts)?
+            .set_buckets_for_metric(Matcher::Full(LATENCY.into()), &latencies)?
+            .install_recorder()
+            .context("metrics")?;
+        metrics::describe_counter!(ATTEMPTS, "Attempts to deliver");
+        metrics::describe_histogram!(
+            DURATION,
+            Unit::Seconds,
+            "From resolving the name to the last byte read"
+        );
+        metrics::describe_histogram!(
+            LATENCY,
+            Unit::Seconds,
+            "From the beginning of the transaction that wrote a delivery to the answer that it arrived"
+        );
+        metrics::describe_gauge!(IN_FLIGHT, "Attempts that are being made");
+        metrics::describe_gauge!(SHARDS, "Shards that this worker owns, of 64");
+        metrics::describe_gauge!(CIRCUITS, "Channels that do not answer and are left alone for a while");
+        metrics::describe_gauge!(SERVED, "Databases that are being served");
+        metrics::describe_gauge!(BUILD, "Always 1");
+        for (name, what) in DATABASE {
+            metrics::describe_gauge!(name, what);
         }
-        (&Method::GET | &Method::HEAD, "/healthz") => (StatusCode::OK, "ok\n".into()),
-        (&Method::GET | &Method::HEAD, "/readyz") if ready => (StatusCode::OK, "ok\n".into()),
-        (&Method::GET | &Method::HEAD, "/readyz") => {
-            (StatusCode::SERVICE_UNAVAILABLE, "not every database is being served\n".into())
+        metrics::gauge!(SERVED).set(0.0);
+        metrics::gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+        Ok(Self(handle))
+    }
+
+    /// The text that Prometheus reads. Of a database that did not answer the gauges are NaN: what they were is
+    /// not what they are.
+    pub fn render(&self, in_flight: usize, databases: &[(&str, Option<Gauges>)]) -> String {
+        metrics::gauge!(IN_FLIGHT).set(in_flight as f64);
+        for (database, gauges) in databases {
+            let up = f64::from(u8::from(gauges.is_some()));
+            let values = gauges.as_ref().map_or([f64::NAN; 9], Gauges::values);
+            for ((name, _), value) in DATABASE.into_iter().zip([up].into_iter().chain(values)) {
+                metrics::gauge!(name, "database" => (*database).to_owned()).set(value);
+            }
         }
-        _ => (StatusCode::NOT_FOUND, "/metrics, /healthz and /readyz are here\n".into()),
-    };
-    let mut response = Response::new(Full::new(Bytes::from(text)));
-    *response.status_mut() = status;
-    response.headers_mut().insert(
-        hyper::header::CONTENT_TYPE,
-        hyper::header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"),
-    );
-    response
+        self.0.run_upkeep();
+        self.0.render()
+    }
 }

@@ -120,7 +120,7 @@ async fn serve(
     target: Target,
     mut shutdown: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
-    let mut engine = Engine::new(Arc::clone(&shared), Uuid::new_v4());
+    let mut engine = Engine::new(Arc::clone(&shared), Uuid::new_v4(), target.name().to_owned());
     let mut attempt = 0;
     while !*shutdown.borrow() {
         let lost = match open(&shared, &target, engine.worker()).await {

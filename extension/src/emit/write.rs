@@ -268,7 +268,7 @@ pub fn last_notified(subscription: i64, task: &str) -> Option<i64> {
         spi::Error::InvalidPosition => Ok(None),
         other => Err(other),
     })
-    .unwrap_or_else(|error| internal(&error))
+    .unwrap_or_else(|error| failure::internal(&error))
     .map(i64::from)
 }
 
@@ -300,9 +300,5 @@ fn run(query: &'static str, arguments: &[pgrx::datum::DatumWithOid<'_>]) {
         };
         client.update(&*plan, None, arguments).map(drop)
     })
-    .unwrap_or_else(|error| internal(&error));
-}
-
-fn internal(error: &spi::Error) -> ! {
-    failure::raise(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, format!("pg_klaxon: {error}"), None, "")
+    .unwrap_or_else(|error| failure::internal(&error));
 }

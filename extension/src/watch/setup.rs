@@ -5,7 +5,8 @@ use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 
 use super::check::{self, checked_target};
-use super::{internal, name_of};
+use super::name_of;
+use crate::failure;
 use crate::identity::{as_owner, current_role, role_name};
 use crate::jsonb::JsonbText;
 use crate::subtransaction::attempt;
@@ -75,7 +76,7 @@ pub fn unwatch(target: Option<pg_sys::Oid>) -> i64 {
             &[relation.oid().into()],
         )
     })
-    .unwrap_or_else(|error| internal(&error))
+    .unwrap_or_else(|error| failure::internal(&error))
     .unwrap_or_default()
 }
 
@@ -95,6 +96,6 @@ fn create(relation: &PgRelation, kind: &str, said: [Option<&str>; 4], columns: O
     // Raised again by ourselves: what passes through from SQL below would carry a trace.
     attempt(|| as_owner(|| Spi::get_one_with_args(CREATE, &arguments)))
         .unwrap_or_else(|caught| caught.raise())
-        .unwrap_or_else(|error| internal(&error))
+        .unwrap_or_else(|error| failure::internal(&error))
         .unwrap_or_default()
 }

@@ -1,6 +1,5 @@
 //! `klaxon adopt`: a copied database becomes this deployment's own.
 
-use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -8,6 +7,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use klaxon_model::seal;
 
+use super::confirm::confirm;
 use crate::config::{self, Settings};
 use crate::database::{Target, describe};
 use crate::deployment::{self, Deployment, Estate};
@@ -56,7 +56,7 @@ impl Adopt {
             }
             // Asked before anything is locked: emitters must not wait for an answer.
             let estate = Estate::read(&session.client).await?;
-            if !self.yes && std::io::stdin().is_terminal() && !confirmed(&target, &found, &estate)? {
+            if !self.yes && !confirm(&question(&target, &found, &estate))? {
                 bail!("nothing was changed in {}", target.name());
             }
             let transaction = session.client.transaction().await.map_err(describe)?;
@@ -107,17 +107,13 @@ impl Adopt {
     }
 }
 
-fn confirmed(target: &Target, from: &Deployment, estate: &Estate) -> anyhow::Result<bool> {
+fn question(target: &Target, from: &Deployment, estate: &Estate) -> String {
     match &from.id {
-        None => print!("{} belongs to no deployment. Make it this one's? [y/N] ", target.name()),
-        Some(id) => print!(
-            "{} belongs to deployment {id}. Take it over and drop {} pending deliveries? [y/N] ",
+        None => format!("{} belongs to no deployment. Make it this one's?", target.name()),
+        Some(id) => format!(
+            "{} belongs to deployment {id}. Take it over and drop {} pending deliveries?",
             target.name(),
             estate.pending
         ),
     }
-    std::io::stdout().flush()?;
-    let mut answer = String::new();
-    std::io::stdin().lock().read_line(&mut answer)?;
-    Ok(["y", "yes"].contains(&answer.trim().to_ascii_lowercase().as_str()))
 }

@@ -69,11 +69,7 @@ struct Head {
 impl Audit {
     /// Runs it on the one database the settings name.
     pub async fn run(self, settings: &Settings) -> anyhow::Result<ExitCode> {
-        let targets = Target::all(&settings.database_url)?;
-        let [target] = &targets[..] else {
-            bail!("name one database by --database-url: the settings have {}", targets.len());
-        };
-        let session = target.connect().await?;
+        let session = Target::only(&settings.database_url)?.connect().await?;
         match self {
             Self::Verify { checkpoint, json } => verify(session.client, settings, checkpoint, json).await,
             Self::Checkpoint { json } => {

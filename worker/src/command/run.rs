@@ -8,11 +8,14 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::channel::{Courier, Options, Smtp};
 use crate::config::Settings;
+use crate::console::Console;
 use crate::database::Target;
 use crate::egress::{Guard, GuardOptions};
 use crate::keyring::Keyring;
-use crate::metrics;
+use crate::metrics::Served;
+use crate::observe::Observer;
 use crate::run::{self, Shared};
+use crate::supervisor;
 use klaxon_channel::form::{Login, Server};
 
 /// Serves until SIGTERM or SIGINT.
@@ -22,11 +25,21 @@ use klaxon_channel::form::{Login, Server};
 pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
     let keyring = Arc::new(Keyring::load(&settings)?);
     let targets = Target::all(&settings.database_url)?;
-    let served = Arc::default();
-    metrics::serve(settings.metrics_addr, Arc::clone(&served), targets.len()).await?;
+    let served = Arc::<Served>::default();
+    let permits = Arc::new(Semaphore::new(settings.concurrency));
+    Console::new(
+        Arc::clone(&served),
+        Observer::new(&targets),
+        targets.len(),
+        Arc::clone(&permits),
+        settings.concurrency,
+        settings.metrics_token.clone(),
+    )?
+    .serve(settings.metrics_addr)
+    .await?;
     let shared = Shared {
         courier: Arc::new(Courier::new(Guard::new(guard(&settings)?)?, courier(&settings))?),
-        permits: Arc::new(Semaphore::new(settings.concurrency)),
+        permits,
         concurrency: settings.concurrency,
         per_channel: settings.per_channel,
         attempt_timeout: settings.http_timeout,
@@ -46,10 +59,12 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
+        supervisor::stopping();
         tracing::info!("stopping: letting what is on its way finish");
         // Nobody left to tell is the end already.
         let _ = stop.send(true);
     });
+    supervisor::ready();
     run::run(Arc::new(shared), targets, shutdown).await?;
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)

@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Serialize;
 
 /// Every setting there is.
-pub const KEYS: [&str; 28] = [
+pub const KEYS: [&str; 29] = [
     "database-url",
     "secret-key-file",
     "audit-key-file",
@@ -35,6 +35,7 @@ pub const KEYS: [&str; 28] = [
     "site-url",
     "poll-interval",
     "metrics-addr",
+    "metrics-token",
     "log-format",
 ];
 
@@ -148,10 +149,14 @@ pub struct Flags {
     #[arg(long, global = true, value_name = "TIME")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub poll_interval: Option<String>,
-    /// Where /metrics, /healthz and /readyz are served [default: 127.0.0.1:9464]
+    /// Where the page, /metrics, /healthz and /readyz are served [default: 127.0.0.1:9464]
     #[arg(long, global = true, value_name = "ADDR:PORT")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics_addr: Option<String>,
+    /// What the page and /metrics ask for, required beyond this host; better in the environment or the file
+    #[arg(long, global = true, value_name = "TOKEN")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics_token: Option<String>,
     /// text or json [default: text on a terminal, else json]
     #[arg(long, global = true, value_name = "FORMAT")]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -143,3 +143,24 @@ fn secrets_are_masked() {
     let shown = format!("{} {settings:?}", settings.masked());
     assert!(!shown.contains("hunter2") && !shown.contains("hunter3"), "{shown}");
 }
+
+#[test]
+fn who_can_be_reached_from_elsewhere_needs_a_token() {
+    let read = |address: &str, token: Option<&str>| {
+        let flags = Flags {
+            metrics_addr: Some(address.to_owned()),
+            metrics_token: token.map(str::to_owned),
+            ..Flags::default()
+        };
+        Settings::read(None, std::iter::empty(), &flags).map(drop).map_err(|error| error.to_string())
+    };
+    for address in ["127.0.0.1:9464", "127.9.9.9:1", "[::1]:9464"] {
+        assert_eq!(read(address, None), Ok(()), "{address}");
+    }
+    for address in ["0.0.0.0:9464", "[::]:9464", "10.0.0.1:9464", "[::ffff:127.0.0.1]:9464"] {
+        assert!(read(address, None).unwrap_err().contains("metrics-token"), "{address}");
+        assert_eq!(read(address, Some("sixteen letters.")), Ok(()));
+        assert!(read(address, Some("fifteen letters")).unwrap_err().contains("16 characters"));
+    }
+    assert!(read("127.0.0.1:1", Some("short")).is_err());
+}

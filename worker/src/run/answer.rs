@@ -148,6 +148,7 @@ impl Engine {
             return Err(Lost::Astray);
         }
         self.listen(now);
+        self.measure(now);
         self.clock = roll.clock.unwrap_or(self.clock);
         self.session.silent = roll.silent;
         self.session.tests = roll.tests && self.session.locked.contains(0);

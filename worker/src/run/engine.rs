@@ -24,6 +24,7 @@ use crate::clock::{Clock, DbTime};
 use crate::cooldown::Waiting;
 use crate::directory::{Directory, Found, Route};
 use crate::discover::Snapshot;
+use crate::metrics;
 use crate::ownership::{HEARTBEAT, Silent};
 use crate::schedule::{Hold, Limits, Pending, SHARDS, Schedule, Shards};
 use crate::settle::{Log, Outcome, Written};
@@ -33,6 +34,8 @@ use crate::settle::{Log, Outcome, Written};
 pub struct Engine {
     pub(super) shared: Arc<Shared>,
     pub(super) worker: Uuid,
+    /// The database, as people are told of it.
+    name: String,
     pub(super) log: Arc<Log>,
     pub(super) schedule: Schedule,
     pub(super) directory: Directory,
@@ -121,10 +124,11 @@ impl Turn {
 
 impl Engine {
     /// An engine that knows nothing yet.
-    pub fn new(shared: Arc<Shared>, worker: Uuid) -> Self {
+    pub fn new(shared: Arc<Shared>, worker: Uuid, name: String) -> Self {
         let now = Instant::now();
         Self {
             worker,
+            name,
             log: Arc::new(Log::new(worker, Arc::clone(&shared.keyring))),
             schedule: Schedule::new(Limits::new(shared.per_channel)),
             directory: Directory::new(now),
@@ -171,6 +175,7 @@ impl Engine {
             self.schedule.put_down(row, self.clock.at(Instant::now()));
         }
         self.outcomes.session_lost();
+        metrics::engine(&self.name, 0, self.schedule.open_circuits(self.clock.at(Instant::now())));
         result
     }
 
@@ -290,13 +295,20 @@ impl Engine {
 
     fn land(&mut self, landing: Landing, now: Instant) {
         let ticket = landing.ticket();
-        let verdicts = landing.judge(fastrand::f64());
-        self.schedule.finished(&ticket, Some(verdicts.health), self.clock.at(now));
+        let time = self.clock.at(now);
+        let verdicts = landing.judge(time, fastrand::f64());
+        self.schedule.finished(&ticket, Some(verdicts.health), time);
         if let Some(reason) = verdicts.disable {
-            self.schedule.hold(ticket.channel_id, Hold::Disabled, self.clock.at(now));
+            self.schedule.hold(ticket.channel_id, Hold::Disabled, time);
             self.session.disable.push_back((ticket.channel_id, reason));
         }
         self.outcomes.push(verdicts.outcome);
+    }
+
+    /// Says what it owns and leaves alone, to whoever measures.
+    pub(super) fn measure(&self, now: Instant) {
+        let circuits = self.schedule.open_circuits(self.clock.at(now));
+        metrics::engine(&self.name, self.session.locked.iter().count(), circuits);
     }
 
     fn hear(&mut self, notification: Notification) {

@@ -113,7 +113,7 @@ impl Landing {
     }
 
     /// What becomes of the row; `chance` is a random number of `0.0..1.0`.
-    pub fn judge(self, chance: f64) -> Verdicts {
+    pub fn judge(self, now: DbTime, chance: f64) -> Verdicts {
         let attempt = self.row.attempt();
         let answer = self.answer.unwrap_or_else(|| Answer {
             verdict: Verdict::Retry { after: None },
@@ -145,7 +145,8 @@ impl Landing {
             End::Retry(_) => "failed",
             End::Dead(_) => "dead",
         };
-        metrics::attempt(self.route.name.kind, outcome, self.took);
+        let since_commit = (end == End::Sent).then(|| now.since(self.row.created_at));
+        metrics::attempt(self.route.name.kind, &self.row.event_type, outcome, self.took, since_commit);
         if end != End::Sent {
             tracing::warn!(
                 channel = %self.route.channel.name,

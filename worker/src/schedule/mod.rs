@@ -91,6 +91,14 @@ impl Schedule {
         }
     }
 
+    /// Channels that do not answer and are left alone at `now`.
+    pub fn open_circuits(&self, now: DbTime) -> usize {
+        self.lanes
+            .values()
+            .filter(|lane| matches!(lane.circuit.gate(now), Gate::Shut(_) | Gate::Probe))
+            .count()
+    }
+
     /// The shards whose rows are taken in.
     pub fn owned(&self) -> Shards {
         self.owned
