@@ -54,7 +54,7 @@ async fn a_worker_that_is_told_to_stop_while_it_takes_a_shard_sends_nothing_of_i
     scene.emit("run.failed", json!({})).await;
     scene.receiver.wait_at("/held", 1).await;
     roll.batch_execute("BEGIN; LOCK TABLE klaxon.worker IN EXCLUSIVE MODE").await.unwrap();
-    until(&scene.client, &waits_in("WITH beat")).await;
+    until(&scene.client, &waits_in("A sign of life")).await;
     pending.batch_execute("BEGIN; LOCK TABLE klaxon.outbox").await.unwrap();
     shard.batch_execute("SELECT pg_advisory_unlock_all()").await.unwrap();
     roll.batch_execute("COMMIT").await.unwrap();
