@@ -48,7 +48,8 @@ async fn verify(scene: &Scene<'_>) {
 
 /// Waits until what was sent to this channel is settled: a worker that is killed before that sends it again.
 async fn settled(scene: &Scene<'_>, channel: i64) {
-    until(&scene.client, &format!("NOT EXISTS (SELECT FROM klaxon.outbox WHERE channel_id = {channel})")).await;
+    until(&scene.client, &format!("NOT EXISTS (SELECT FROM klaxon.outbox WHERE channel_id = {channel})"))
+        .await;
 }
 
 /// Has the next channel be of the same shard as this one.

@@ -20,6 +20,8 @@ const LOCK_CLASS: i32 = 0x6b6c_6178;
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Silence after which a worker is taken for dead, in seconds of the database's clock.
 const SILENCE: f64 = 10.0;
+/// How long a worker that has no session any more has to come back with another, likewise.
+const ABSENCE: f64 = 2.5;
 
 /// What a heartbeat was answered.
 #[derive(Debug)]
@@ -28,7 +30,7 @@ pub struct Roll {
     pub registered: bool,
     /// Workers that are alive, in ascending order.
     pub living: Vec<Uuid>,
-    /// Workers that are silent.
+    /// Workers that are silent, or have no session any more.
     pub silent: Vec<Uuid>,
     /// Whether the log has records of its own to take.
     pub journal: bool,
@@ -74,7 +76,7 @@ pub async fn heartbeat(
     notified: bool,
 ) -> Result<Roll, Error> {
     let owned = as_integers(owned);
-    let rows = client.query(&statements.heartbeat, &[&me, &owned, &SILENCE, &notified]).await?;
+    let rows = client.query(&statements.heartbeat, &[&me, &owned, &SILENCE, &notified, &ABSENCE]).await?;
     let mut roll = Roll {
         registered: false,
         living: Vec::new(),
@@ -101,14 +103,14 @@ pub async fn heartbeat(
     Ok(roll)
 }
 
-/// Ends the session of a worker that is silent, and forgets it. `None` where it came back, or somebody
+/// Ends the session of a worker that is silent, if it has one, and forgets it. `None` where it came back, or somebody
 /// else was faster.
 ///
 /// # Errors
 ///
 /// Where the session breaks, or may not end that one.
 pub async fn fence(client: &Client, statements: &Statements, worker: Uuid) -> Result<Option<Fenced>, Error> {
-    let row = client.query_opt(&statements.fence, &[&worker, &SILENCE]).await?;
+    let row = client.query_opt(&statements.fence, &[&worker, &SILENCE, &ABSENCE]).await?;
     row.map(|row| Ok(Fenced { host: row.try_get("host")?, ended: row.try_get("ended")? })).transpose()
 }
 
