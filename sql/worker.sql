@@ -10,7 +10,7 @@ CREATE TABLE klaxon.worker (
     pid            integer NOT NULL DEFAULT pg_backend_pid(),
     notified_at    timestamptz
 ) WITH (fillfactor = 50);
-COMMENT ON TABLE  klaxon.worker IS 'Workers that are alive; one silent for 10 s is fenced and its shards are taken over';
+COMMENT ON TABLE  klaxon.worker IS 'Workers that are alive; one silent for 10 s is fenced, one without a session for 2.5 s forgotten, and its shards are taken over';
 COMMENT ON COLUMN klaxon.worker.id IS 'New at every start';
 COMMENT ON COLUMN klaxon.worker.host IS 'Where it runs';
 COMMENT ON COLUMN klaxon.worker.version IS 'Its version';

@@ -138,7 +138,10 @@ impl Cluster {
     /// # Errors
     /// It does not come up: with the end of its log.
     pub fn restart(&self) -> anyhow::Result<()> {
-        let mut command = process::unprivileged(self.bin.join("postgres"));
+        // Its environment is not the business of what makes it unprivileged.
+        let mut command = process::unprivileged("env");
+        command.args(self.environment.iter().map(|(name, value)| format!("{name}={value}")));
+        command.arg(self.bin.join("postgres"));
         command.current_dir("/").arg("-D").arg(self.keeper.folder().join("data"));
         command.arg("-k").arg(self.socket_folder()).arg("-p").arg(self.port.to_string());
         for (name, value) in
@@ -151,7 +154,6 @@ impl Cluster {
         }
         // Errors are to read as they do for users, whatever the tests' own panics are to show.
         command.env_remove("RUST_BACKTRACE").process_group(0);
-        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())

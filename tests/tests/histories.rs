@@ -93,7 +93,7 @@ async fn nothing_is_lost_and_nothing_is_invented() {
             } else {
                 Duration::from_millis(300)
             };
-            let emitter = Emitter { way, ledger, number, rng: rng.fork(), nap };
+            let emitter = Emitter { way, ledger, number, rng: rng.fork(), nap, chooses: true };
             tokio::spawn(emitter.run(stopped.clone()))
         })
         .collect();

@@ -36,6 +36,8 @@ pub struct Emitter {
     pub rng: Rng,
     /// How long it sleeps when it sleeps long.
     pub nap: Duration,
+    /// Whether its role may choose how workers are woken.
+    pub chooses: bool,
 }
 
 /// A transaction that is not known to have ended.
@@ -99,7 +101,7 @@ impl Emitter {
     /// Makes one. Says whether the session is of no more use.
     async fn transact(&self, session: &mut Client, plan: &Plan, name: &str) -> bool {
         let mut open = Open { levels: vec![vec![]], ..Open::default() };
-        let result = attempt(session, plan, name, &mut open).await;
+        let result = attempt(session, plan, name, self.chooses, &mut open).await;
         let mut unheard = false;
         let (ended, lost) = match result {
             Ok(ended) => (ended, plan.end == End::Abandon),
@@ -183,11 +185,15 @@ fn finish(commit: bool, name: &str) -> String {
     format!("{} PREPARED '{name}'", if commit { "COMMIT" } else { "ROLLBACK" })
 }
 
-async fn attempt(session: &mut Client, plan: &Plan, name: &str, open: &mut Open) -> Result<Ended, Error> {
-    let begin = format!(
-        "BEGIN ISOLATION LEVEL {} READ WRITE; SET LOCAL klaxon.wakeup = '{}'",
-        plan.isolation, plan.wakeup
-    );
+async fn attempt(
+    session: &mut Client,
+    plan: &Plan,
+    name: &str,
+    chooses: bool,
+    open: &mut Open,
+) -> Result<Ended, Error> {
+    let wakeup = if chooses { format!("SET LOCAL klaxon.wakeup = '{}'", plan.wakeup) } else { String::new() };
+    let begin = format!("BEGIN ISOLATION LEVEL {} READ WRITE; {wakeup}", plan.isolation);
     session.batch_execute(&begin).await?;
     let xid = session.query_typed("SELECT pg_catalog.pg_current_xact_id()::text", &[]).await?;
     open.xid = Some(xid[0].get(0));

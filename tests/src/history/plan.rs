@@ -101,7 +101,7 @@ pub enum End {
 /// A transaction.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// `klaxon.wakeup`.
+    /// `klaxon.wakeup`, for those who may say so.
     pub wakeup: &'static str,
     /// Its isolation level.
     pub isolation: &'static str,

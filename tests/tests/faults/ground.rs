@@ -118,6 +118,7 @@ impl Ground {
                 number,
                 rng: Rng::new(),
                 nap: Duration::from_millis(300),
+                chooses: way.get_user() == Some(SUPERUSER),
             };
             self.emitters.push(tokio::spawn(emitter.run(self.stop.subscribe())));
         }

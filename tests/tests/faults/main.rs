@@ -5,6 +5,7 @@
 //! `make test-faults` runs the long form, one case after another; without `KLAXON_FAULTS=full` each fault
 //! happens a few times only.
 
+mod clock;
 mod ground;
 mod network;
 mod poison;

@@ -54,6 +54,7 @@ async fn failed_over() {
     way.user(SUPERUSER).target_session_attrs(TargetSessionAttrs::ReadWrite);
     ground.emit_by(6, &way);
     let worker = ground.scene.worker(&[]).await;
+    sleep(Duration::from_secs(times(30, 3) as u64)).await;
     ground.recover_by(&way, Instant::now()).await;
 
     between.silence(true);
@@ -77,6 +78,7 @@ async fn failed_over() {
     ground.scene.database = promoted;
     ground.scene.client = ground.scene.database.connect().await;
     ground.recover_by(&way, since).await;
+    sleep(Duration::from_secs(times(30, 3) as u64)).await;
     ground.hush().await;
 
     // The standby's word is what counts now.

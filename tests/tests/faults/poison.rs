@@ -111,6 +111,7 @@ async fn corrupted_rows() {
     assert!(corrupted >= 6 * rounds, "{corrupted} rows were corrupted");
     ground.emit(4);
     let worker = ground.scene.worker(&[]).await;
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
     ground.recover().await;
     // Each is sent or given up; none stays to be stumbled over.
     until(&ground.scene.client, "NOT EXISTS (SELECT FROM klaxon.outbox WHERE due_at < clock_timestamp() AND event_type NOT IN ('run.finished', 'run.failed', 'task.failed', 'task.succeeded'))").await;
@@ -135,8 +136,8 @@ async fn unopened_seal() {
         )
         .await;
     let sql = "BEGIN; SET LOCAL session_replication_role = replica;
-               UPDATE klaxon.channel SET config = jsonb_set(config, '{hmac_secret}', to_jsonb(overlay(config ->> 'hmac_secret' PLACING 'AAAAAAAAAAAAAAAA' FROM 40)))
-               WHERE name = 'sealed'; COMMIT";
+               UPDATE klaxon.channel_secret SET sealed = overlay(sealed PLACING 'AAAAAAAAAAAAAAAA' FROM 40);
+               COMMIT";
     scene.client.batch_execute(sql).await.unwrap();
     ground.emit(4);
     let worker = ground.scene.worker(&[]).await;

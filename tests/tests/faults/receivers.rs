@@ -14,7 +14,7 @@ use crate::times;
 /// One of the receivers answers like this for a while. The others do not notice, and what was for it arrives
 /// once it is well again.
 async fn ill(test: &str, what: &str, manner: Manner) {
-    let seconds = times(60, 6);
+    let seconds = times(30, 6);
     let mut ground = Ground::set(&[]).await;
     let receiver = Mannered::start(&ground.scene.authority, ground.receiver.log()).await.unwrap();
     ground.scene.connect(receiver.connect_to());

@@ -87,7 +87,7 @@ async fn pooled() {
 
 /// The worker's role and the emitters' have this setting.
 async fn settled(test: &str, setting: &str, value: &str) {
-    let seconds = times(30, 3);
+    let seconds = times(20, 3);
     let mut ground = Ground::set(&[]).await;
     for role in [WORKER_ROLE, EMITTER_ROLE] {
         let sql = format!("ALTER ROLE {role} SET {setting} = {value}");
