@@ -33,7 +33,7 @@ impl Clock {
         clock
     }
 
-    /// Sets it to another moment, for programs that run, too: within about a second.
+    /// Sets it to another moment, for programs that run, too.
     ///
     /// # Panics
     /// When its file cannot be written.
@@ -48,7 +48,7 @@ impl Clock {
         [
             ("LD_PRELOAD", self.library().display().to_string()),
             ("FAKETIME_TIMESTAMP_FILE", self.file().display().to_string()),
-            ("FAKETIME_CACHE_DURATION", "1".to_owned()),
+            ("FAKETIME_NO_CACHE", "1".to_owned()),
             ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
         ]
         .map(|(name, value)| (name.to_owned(), value))
