@@ -14,7 +14,7 @@ use crate::times;
 /// One of the receivers answers like this for a while. The others do not notice, and what was for it arrives
 /// once it is well again.
 async fn ill(test: &str, what: &str, manner: Manner) {
-    let seconds = times(30, 6);
+    let seconds = times(30, 4);
     let mut ground = Ground::set(&[]).await;
     let receiver = Mannered::start(&ground.scene.authority, ground.receiver.log()).await.unwrap();
     ground.scene.connect(receiver.connect_to());
@@ -26,7 +26,7 @@ async fn ill(test: &str, what: &str, manner: Manner) {
     let worker = ground.scene.worker(&["--http-timeout", "2s"]).await;
     receiver.behave(manner);
     // So few that the channel is left alone only in the long form.
-    for _ in 0..times(20, 4) {
+    for _ in 0..times(20, 2) {
         let event = ground.scene.emit_in(ILL.name, ILL.project).await;
         ground.ledger.write(|entries| {
             entries.committed.insert(event, ILL);
