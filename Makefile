@@ -16,7 +16,7 @@ endif
 # Root installs at once; others through sudo, unless they own Postgres' folders.
 SUDO := $(shell [ "$$(id -u)" -eq 0 ] || [ -w "$$($(PG_CONFIG) --pkglibdir 2>/dev/null)" ] || echo sudo)
 
-.PHONY: setup setup-system build install demo test test-pg test-client histories fuzz proof lint bench package schema clean-install
+.PHONY: setup setup-system build install demo test test-pg test-client test-faults soak histories fuzz proof lint bench package schema clean-install
 .DEFAULT_GOAL := build
 
 setup: ## a bare Debian 12 with Rust becomes a working tool chain
@@ -71,6 +71,18 @@ fuzz: setup ## a million calls of the extension's functions with arguments that 
 	KLAXON_FUZZ_CALLS=$(FUZZ_CALLS) KLAXON_BIN=$(CURDIR)/target/release/klaxon \
 		cargo test -p klaxon-tests --test fuzz -- --nocapture
 FUZZ_CALLS ?= 1000000
+
+test-faults: setup ## the fault suite in its long form, and its table; CASE=worker::killed: one case
+	$(MAKE) install PROFILE=release
+	rm -rf target/faults
+	KLAXON_FAULTS=full KLAXON_BIN=$(CURDIR)/target/release/klaxon cargo test -p klaxon-tests --test faults -- --nocapture --test-threads=1 $(CASE)
+	@printf '%s\n' '| fault | times | deliveries | lost | twice | of these not in flight | phantom | recovery | command |' \
+		'|---|--:|--:|--:|--:|--:|--:|--:|---|' && cat target/faults/*
+
+soak: setup ## 500 events a second with churn and faults for SOAK_SECONDS, and that nothing grows; 21600 is a night
+	$(MAKE) install PROFILE=release
+	KLAXON_SOAK_SECONDS=$(SOAK_SECONDS) KLAXON_BIN=$(CURDIR)/target/release/klaxon cargo test -p klaxon-tests --test soak -- --nocapture
+SOAK_SECONDS ?= 600
 
 proof: ## the model of discovery, ownership and settling, to wider bounds than `make test` has time for
 	cargo test -p klaxon-proof -- --include-ignored --nocapture --test-threads=1

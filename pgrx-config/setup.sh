@@ -91,6 +91,21 @@ promtool() {
     )
 }
 
+# Clocks of the tests that are off, likewise.
+faketime() {
+    [ -e target/faketime/libfaketimeMT.so.1 ] && return
+    echo "setup: unpacking libfaketime into target/faketime"
+    as_root apt-get update -qq
+    rm -rf target/faketime && mkdir -p target/faketime
+    (
+        cd target/faketime
+        apt-get download -qq -o APT::Sandbox::User=root libfaketime
+        dpkg-deb --fsys-tarfile libfaketime_*.deb |
+            tar -x --no-same-owner --strip-components=5 --wildcards './usr/lib/*/faketime/libfaketimeMT.so.1'
+        rm libfaketime_*.deb
+    )
+}
+
 pgrx() {
     system
     # The tests of the egress guard make a network of their own.
@@ -104,6 +119,7 @@ pgrx() {
     mta
     pooler
     promtool
+    faketime
     case "$(cargo pgrx --version 2>/dev/null)" in
         "cargo-pgrx $PGRX_VERSION") ;;
         *) cargo install --locked cargo-pgrx --version "$PGRX_VERSION" ;;

@@ -51,6 +51,9 @@ pub struct Delivery {
     pub attempt: i32,
     /// When it happened, in microseconds since the Unix epoch.
     pub occurred_at: i64,
+    /// When this attempt is made, likewise, by the database's clock: receivers refuse what is signed for
+    /// another time than theirs, and a worker's host may be off.
+    pub made_at: i64,
     /// The payload as Postgres prints it.
     pub payload: Box<RawValue>,
     /// Events a cooldown held back before it.

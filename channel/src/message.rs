@@ -57,7 +57,6 @@ impl<'a> Message<'a> {
             .or_else(|| project.and_then(|project| project.url.clone()))
             .or_else(|| options.site_url.clone());
         let digest = delivery.is_digest().then(|| Digest::read(&delivery.payload, project));
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let mut message = Self {
             digest,
             body: None,
@@ -68,7 +67,7 @@ impl<'a> Message<'a> {
             delivery,
             channel,
             options,
-            now: i64::try_from(now.as_secs()).unwrap_or_default(),
+            now: delivery.made_at.div_euclid(1_000_000),
         };
         let rules = channel.settings.as_ref().ok().map(|settings| &settings.delivery);
         if let Some(template) = rules.and_then(|rules| rules.template.as_ref()) {

@@ -47,6 +47,7 @@ pub(crate) fn delivery(event_type: &str, payload: &str) -> Delivery {
         })),
         attempt: 2,
         occurred_at: 1_767_225_600_123_456,
+        made_at: 1_767_225_601_999_999,
         payload: RawValue::from_string(payload.into()).unwrap(),
         held_back: 0,
         held_for: None,
@@ -92,6 +93,7 @@ fn a_webhook_is_signed_twice_and_carries_the_payload_digit_for_digit() {
     );
     let header = |name: &str| post.headers[name].to_str().unwrap();
     assert_eq!(header("webhook-id"), DELIVERY);
+    assert_eq!(header("webhook-timestamp"), "1767225601", "whole seconds of the moment of the attempt");
     let timestamp: i64 = header("webhook-timestamp").parse().unwrap();
     assert_eq!(
         header("webhook-signature"),

@@ -1,7 +1,7 @@
 //! A private Postgres cluster: its own folder, socket and port, trust for everyone, gone afterwards.
 
 use std::io::{BufRead as _, BufReader};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
@@ -23,12 +23,22 @@ pub enum Stop {
     Immediate,
 }
 
+/// What a cluster is started with beside its settings.
+#[derive(Clone, Debug, Default)]
+pub struct Surroundings {
+    /// Variables of the server's environment.
+    pub environment: Vec<(String, String)>,
+    /// How many megabytes it has for all its data; without, as many as there are.
+    pub room: Option<u32>,
+}
+
 /// A cluster, running unless [`Cluster::stop`] was called.
 pub struct Cluster {
     keeper: Keeper,
     bin: PathBuf,
     port: u16,
     settings: Vec<(String, String)>,
+    environment: Vec<(String, String)>,
     postmaster: Mutex<Option<Child>>,
     log: Arc<Mutex<Vec<String>>>,
 }
@@ -54,8 +64,19 @@ impl Cluster {
     /// # Errors
     /// What initdb or postgres said.
     pub fn start(settings: &[(&str, &str)]) -> anyhow::Result<Self> {
+        Self::start_in(Surroundings::default(), settings)
+    }
+
+    /// The same in these surroundings.
+    ///
+    /// # Errors
+    /// As there; or we may not limit the room.
+    pub fn start_in(surroundings: Surroundings, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
         let bin = bindir()?;
         let keeper = Keeper::new("cluster")?;
+        if let Some(megabytes) = surroundings.room {
+            keeper.confine(megabytes)?;
+        }
         process::run(
             process::unprivileged(bin.join("initdb"))
                 .current_dir("/")
@@ -68,6 +89,7 @@ impl Cluster {
             bin,
             port: free_port()?,
             settings: settings.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
+            environment: surroundings.environment,
             postmaster: Mutex::new(None),
             log: Arc::default(),
             keeper,
@@ -81,12 +103,20 @@ impl Cluster {
     /// # Errors
     /// What pg_basebackup or postgres said.
     pub fn standby(&self) -> anyhow::Result<Self> {
+        self.standby_by(([127, 0, 0, 1], self.port).into())
+    }
+
+    /// The same, which reaches this one at another address.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn standby_by(&self, address: SocketAddr) -> anyhow::Result<Self> {
         let keeper = Keeper::new("standby")?;
         process::run(
             process::unprivileged(self.bin.join("pg_basebackup"))
                 .current_dir("/")
                 .args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync"])
-                .arg(format!("--dbname=postgresql://{SUPERUSER}@127.0.0.1:{}", self.port))
+                .arg(format!("--dbname=postgresql://{SUPERUSER}@{address}"))
                 .arg("-D")
                 .arg(keeper.folder().join("data")),
         )?;
@@ -94,6 +124,7 @@ impl Cluster {
             bin: self.bin.clone(),
             port: free_port()?,
             settings: self.settings.clone(),
+            environment: self.environment.clone(),
             postmaster: Mutex::new(None),
             log: Arc::default(),
             keeper,
@@ -107,7 +138,10 @@ impl Cluster {
     /// # Errors
     /// It does not come up: with the end of its log.
     pub fn restart(&self) -> anyhow::Result<()> {
-        let mut command = process::unprivileged(self.bin.join("postgres"));
+        // Its environment is not the business of what makes it unprivileged.
+        let mut command = process::unprivileged("env");
+        command.args(self.environment.iter().map(|(name, value)| format!("{name}={value}")));
+        command.arg(self.bin.join("postgres"));
         command.current_dir("/").arg("-D").arg(self.keeper.folder().join("data"));
         command.arg("-k").arg(self.socket_folder()).arg("-p").arg(self.port.to_string());
         for (name, value) in
@@ -167,6 +201,22 @@ impl Cluster {
         )?;
         child.wait()?;
         Ok(())
+    }
+
+    /// Whether the postmaster is there: it may have ended by itself.
+    ///
+    /// # Panics
+    /// When it is not ours to ask.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        let mut postmaster = self.postmaster.lock().expect("no panic while locked");
+        postmaster.as_mut().is_some_and(|child| child.try_wait().expect("it is our child").is_none())
+    }
+
+    /// The folder of its data.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.keeper.folder().join("data")
     }
 
     /// What the server has logged.

@@ -15,6 +15,9 @@ static NEXT: AtomicU32 = AtomicU32::new(1);
 /// superuser.
 pub const WORKER_ROLE: &str = "klaxon_test_worker";
 
+/// A role with the rights of `klaxon_emitter` and nothing else.
+pub const EMITTER_ROLE: &str = "klaxon_test_emitter";
+
 /// A database of a [`Cluster`].
 pub struct Database<'c> {
     /// Where it is.
@@ -52,6 +55,7 @@ impl<'c> Database<'c> {
         database.psql(&format!(
             "DO $$ BEGIN
                  CREATE ROLE {WORKER_ROLE} LOGIN IN ROLE klaxon_worker;
+                 CREATE ROLE {EMITTER_ROLE} LOGIN IN ROLE klaxon_emitter;
              EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
              END $$"
         ));
@@ -126,15 +130,17 @@ impl<'c> Database<'c> {
         (client, notifications)
     }
 
+    /// The way in for a role, by the socket.
+    #[must_use]
+    pub fn way(&self, user: &str) -> Config {
+        let mut way = Config::new();
+        way.host_path(self.cluster.socket_folder()).port(self.cluster.port()).user(user).dbname(&self.name);
+        way
+    }
+
     async fn session(&self, user: &str) -> (Client, UnboundedReceiver<Notification>) {
-        let (client, mut connection) = Config::new()
-            .host_path(self.cluster.socket_folder())
-            .port(self.cluster.port())
-            .user(user)
-            .dbname(&self.name)
-            .connect(NoTls)
-            .await
-            .expect("the cluster takes connections");
+        let (client, mut connection) =
+            self.way(user).connect(NoTls).await.expect("the cluster takes connections");
         let (sender, notifications) = unbounded_channel();
         tokio::spawn(async move {
             while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {

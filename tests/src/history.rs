@@ -8,6 +8,7 @@ pub mod arrivals;
 pub mod emitter;
 pub mod faults;
 pub mod ledger;
+pub mod manners;
 pub mod plan;
 pub mod verdict;
 

@@ -9,6 +9,7 @@ pub mod authority;
 pub mod cluster;
 pub mod counterpart;
 pub mod database;
+pub mod faketime;
 pub mod history;
 pub mod hostile;
 pub mod http;

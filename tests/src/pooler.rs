@@ -7,7 +7,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
 use crate::cluster::{Cluster, free_port};
-use crate::database::WORKER_ROLE;
+use crate::database::{EMITTER_ROLE, WORKER_ROLE};
 use crate::limit::within;
 use crate::process::{self, Keeper};
 
@@ -19,7 +19,7 @@ pub struct Pooler {
 }
 
 impl Pooler {
-    /// Starts one in front of a cluster, for the worker's role, with this `pool_mode` and that many
+    /// Starts one in front of a cluster, for the worker's and the emitter's role, with this `pool_mode` and that many
     /// sessions of the server for each database.
     ///
     /// # Panics
@@ -30,7 +30,8 @@ impl Pooler {
         let port = free_port().expect("a port is free");
         // A copy, where its user can reach it wherever the clone is.
         std::fs::copy(unpacked(), within_folder("pgbouncer")).expect("pgbouncer is there: run `make setup`");
-        std::fs::write(within_folder("users"), format!("\"{WORKER_ROLE}\" \"\"\n")).expect("a file");
+        std::fs::write(within_folder("users"), format!("\"{WORKER_ROLE}\" \"\"\n\"{EMITTER_ROLE}\" \"\"\n"))
+            .expect("a file");
         let config = format!(
             "[databases]\n* = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
              unix_socket_dir =\nauth_type = trust\nauth_file = {}\npool_mode = {mode}\ndefault_pool_size = {sessions}\n\
@@ -63,6 +64,12 @@ impl Pooler {
         // Read on, so that what it says later finds room.
         tokio::spawn(async move { while let Ok(Some(_)) = log.next_line().await {} });
         Self { port, _pgbouncer: pgbouncer, _keeper: keeper }
+    }
+
+    /// Its port, on 127.0.0.1.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// The worker's way through it to a database.

@@ -76,6 +76,7 @@ impl Keeper {
         cat >/dev/null
         pid=$(head -n 1 "$1/data/postmaster.pid" 2>/dev/null) && kill -QUIT "$pid" 2>/dev/null &&
             while [ -e "$1/data/postmaster.pid" ] && kill -0 "$pid" 2>/dev/null; do sleep 0.05; done
+        [ -e "$1/confined" ] && umount "$1/data"
         rm -rf "$1""#;
 
     /// A new folder under the system's temporary one, owned by the user of [`unprivileged`].
@@ -96,6 +97,19 @@ impl Keeper {
             .spawn()
             .context("cannot start sh")?;
         Ok(Self { folder, shell })
+    }
+
+    /// Gives its folder `data` a size, in megabytes.
+    ///
+    /// # Errors
+    /// We may not.
+    pub fn confine(&self, megabytes: u32) -> anyhow::Result<()> {
+        let data = self.folder.join("data");
+        std::fs::create_dir(&data)?;
+        let options = format!("size={megabytes}m,mode=0700");
+        run(Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&data))?;
+        std::fs::write(self.folder.join("confined"), "")?;
+        hand_over(&data)
     }
 
     /// The folder.

@@ -192,4 +192,16 @@ impl<'c> Scene<'c> {
             .expect("the event is valid")
             .get(0)
     }
+
+    /// Emits an event without a payload in a project, likewise.
+    ///
+    /// # Panics
+    /// When the database refuses.
+    pub async fn emit_in(&self, kind: &str, project: &str) -> uuid::Uuid {
+        self.client
+            .query_one("SELECT klaxon.notify_event($1, project => $2)", &[&kind, &project])
+            .await
+            .expect("the event is valid")
+            .get(0)
+    }
 }

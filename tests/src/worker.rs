@@ -248,8 +248,31 @@ impl Worker {
     /// When it has ended.
     #[must_use]
     pub fn peak_memory(&self) -> u64 {
+        self.status("VmHWM:")
+    }
+
+    /// The memory it has resident now, in bytes.
+    ///
+    /// # Panics
+    /// When it has ended.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        self.status("VmRSS:")
+    }
+
+    /// How many file descriptors it has open.
+    ///
+    /// # Panics
+    /// When it has ended.
+    #[must_use]
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid)).expect("the worker runs").count()
+    }
+
+    /// A figure of proc(5)'s `status` that is in kB, in bytes.
+    fn status(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).expect("the worker runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux says it");
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("Linux says it");
         line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
     }
 }

@@ -5,11 +5,11 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use klaxon_tests::cluster::Cluster;
+use klaxon_tests::cluster::{Cluster, SUPERUSER};
 use klaxon_tests::database::Database;
 use klaxon_tests::history::Settings;
 use klaxon_tests::history::arrivals::{self, Receiver};
-use klaxon_tests::history::emitter::Emitter;
+use klaxon_tests::history::emitter::{Emitter, MARKS};
 use klaxon_tests::history::faults::{Fault, Faults};
 use klaxon_tests::history::ledger::Ledger;
 use klaxon_tests::history::plan::CHANNELS;
@@ -51,6 +51,7 @@ async fn set() -> (Scene<'static>, Receiver) {
         .batch_execute("INSERT INTO klaxon.project (slug, name) VALUES ('alpha', 'Alpha'), ('beta', 'Beta')")
         .await
         .unwrap();
+    client.batch_execute(MARKS).await.unwrap();
     for (channel, events, project) in CHANNELS {
         let config = json!({"url": format!("https://{}/{channel}", arrivals::HOST), "retry_schedule": [1, 1, 2, 2, 5, 5, 10, 10]});
         client
@@ -81,18 +82,18 @@ async fn nothing_is_lost_and_nothing_is_invented() {
     let mut faults = Faults::new(&scene, &proxy, rng.fork()).await;
 
     let (ledger, began) = (Arc::<Ledger>::default(), Instant::now());
-    let database = Arc::new(Database { cluster: scene.database.cluster, name: scene.database.name.clone() });
+    let way = scene.database.way(SUPERUSER);
     let (stop, stopped) = watch::channel(false);
     let emitters: Vec<_> = (0..EMITTERS)
         .map(|number| {
-            let (database, ledger) = (Arc::clone(&database), Arc::clone(&ledger));
+            let (way, ledger) = (way.clone(), Arc::clone(&ledger));
             // Two of them hold transactions open for long.
             let nap = if number < 2 {
                 (length / 8).min(Duration::from_secs(30))
             } else {
                 Duration::from_millis(300)
             };
-            let emitter = Emitter { database, ledger, number, rng: rng.fork(), nap };
+            let emitter = Emitter { way, ledger, number, rng: rng.fork(), nap, chooses: true };
             tokio::spawn(emitter.run(stopped.clone()))
         })
         .collect();

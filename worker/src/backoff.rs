@@ -30,11 +30,11 @@ pub fn retry_delay(
     Some(Duration::from_secs_f64(jittered).max(asked))
 }
 
-/// How long to wait before connection attempt number `attempt` (from 1): 100 ms doubling to 5 s,
-/// so that a restart of Postgres is noticed soon and a long outage costs nothing.
+/// How long to wait before connection attempt number `attempt` (from 1): 100 ms doubling to 2 s,
+/// so that Postgres' return is noticed soon and a long outage costs next to nothing.
 pub fn reconnect_delay(attempt: u32, chance: f64) -> Duration {
-    let base = Duration::from_millis(100) * 2u32.pow(attempt.saturating_sub(1).min(6));
-    base.min(Duration::from_secs(5)).mul_f64(1.0 - JITTER * chance.clamp(0.0, 1.0))
+    let base = Duration::from_millis(100) * 2u32.pow(attempt.saturating_sub(1).min(5));
+    base.min(Duration::from_secs(2)).mul_f64(1.0 - JITTER * chance.clamp(0.0, 1.0))
 }
 
 #[cfg(test)]
@@ -80,9 +80,9 @@ mod tests {
         }
 
         #[test]
-        fn reconnecting_waits_between_75_ms_and_5_s(attempt in 0u32..=u32::MAX, chance in 0.0f64..1.0) {
+        fn reconnecting_waits_between_75_ms_and_2_s(attempt in 0u32..=u32::MAX, chance in 0.0f64..1.0) {
             let delay = reconnect_delay(attempt, chance);
-            prop_assert!(delay >= Duration::from_millis(75) && delay <= Duration::from_secs(5));
+            prop_assert!(delay >= Duration::from_millis(75) && delay <= Duration::from_secs(2));
         }
     }
 }

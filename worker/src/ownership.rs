@@ -117,7 +117,7 @@ pub async fn heartbeat(
     Ok(roll)
 }
 
-/// Ends the session of a worker that is silent, and forgets it. `None` where it came back, or somebody
+/// Ends the session of a worker that is silent, if it has one, and forgets it. `None` where it came back, or somebody
 /// else was faster.
 ///
 /// # Errors

@@ -192,8 +192,14 @@ async fn prepare(
         .execute(&statements.register, &[&worker, &shared.host, &version, &shared.settings])
         .await
         .map_err(describe)?;
-    // The notification of its own tells whether any arrive: a pooler in transaction mode swallows them.
-    let listen = "LISTEN klaxon_outbox; LISTEN klaxon_config; NOTIFY klaxon_outbox";
-    client.batch_execute(listen).await.map_err(describe)?;
+    client.batch_execute("LISTEN klaxon_outbox; LISTEN klaxon_config").await.map_err(describe)?;
+    // The notification of its own tells whether any arrive: a pooler in transaction mode swallows them. While
+    // somebody else has the server's queue of them full, none can be sent, and work is found by polling.
+    if let Err(error) = client.batch_execute("NOTIFY klaxon_outbox").await {
+        if client.is_closed() {
+            return Err(describe(error));
+        }
+        tracing::warn!(reason = statement::reason(&error), "cannot notify itself");
+    }
     Ok(statements)
 }

@@ -66,7 +66,7 @@ pub enum Verdict {
     Clean,
     /// Somebody changed it.
     Tampered,
-    /// Whole, and older than the checkpoint.
+    /// Whole, and older than the checkpoint, or gone on from where it was older.
     Rewound,
     /// Whole; without a checkpoint a cut tail cannot be excluded.
     Unanchored,

@@ -187,7 +187,16 @@ fn a_history_that_went_another_way_is_forked() {
     extend(&mut other, 11..=20, 1);
     assert_eq!(verify(&other).0, Verdict::Unanchored);
     let found = verify_with(&other, vec![key(1)], Some(checkpoint(&whole[..10])), head(&other));
-    assert_eq!(found, (Verdict::Tampered, vec![(FindingKind::Forked, 10)]));
+    assert_eq!(found, (Verdict::Rewound, vec![(FindingKind::Forked, 10)]), "a backup that was gone on from");
+    let found = verify_with(&other, vec![key(1)], Some(checkpoint(&whole[..10])), None);
+    assert_eq!(found, (Verdict::Tampered, vec![(FindingKind::Forked, 10)]), "without its own head");
+    other[14].record.status = Some("dead");
+    let found = verify_with(&other, vec![key(1)], Some(checkpoint(&whole[..10])), head(&other));
+    assert_eq!(
+        found,
+        (Verdict::Tampered, vec![(FindingKind::Forked, 10), (FindingKind::Altered, 15)]),
+        "and changed since"
+    );
 }
 
 #[test]

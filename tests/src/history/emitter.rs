@@ -1,26 +1,33 @@
 //! A client that makes transactions, and finds out what became of each.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, Error};
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Config, Error, NoTls};
 use uuid::Uuid;
 
 use super::ledger::Ledger;
 use super::plan::{End, Kind, Plan, Step};
-use crate::database::Database;
+
+/// How long a client goes on trying to connect: a crashed server is up again long before that.
+const AWAY: Duration = Duration::from_secs(120);
+/// The table in which each transaction leaves a mark: whether it was committed can be seen by that even after
+/// a crash, when its number may be another's.
+pub const MARKS: &str =
+    "CREATE TABLE IF NOT EXISTS public.mark (name text); GRANT SELECT, INSERT ON public.mark TO PUBLIC";
 
 /// `application_name` of the sessions, by which faults find them.
 pub const APPLICATION: &str = "history";
 
 /// The client.
 pub struct Emitter {
-    /// Where.
-    pub database: Arc<Database<'static>>,
+    /// The way to the database, which has a table of [`MARKS`].
+    pub way: Config,
     /// What is written down.
     pub ledger: Arc<Ledger>,
     /// Its number.
@@ -29,6 +36,8 @@ pub struct Emitter {
     pub rng: Rng,
     /// How long it sleeps when it sleeps long.
     pub nap: Duration,
+    /// Whether its role may choose how workers are woken.
+    pub chooses: bool,
 }
 
 /// A transaction that is not known to have ended.
@@ -70,29 +79,46 @@ impl Emitter {
     }
 
     async fn connect(&self) -> Client {
+        let began = Instant::now();
         loop {
-            let session = self.database.connect().await;
-            // It may be ended at once, like any other.
-            if session.batch_execute(&format!("SET application_name = '{APPLICATION}'")).await.is_ok() {
+            if let Some(session) = self.try_connect().await {
                 return session;
             }
+            assert!(began.elapsed() < AWAY, "the server is away for good");
+            sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    async fn try_connect(&self) -> Option<Client> {
+        let (session, connection) = self.way.connect(NoTls).await.ok()?;
+        // Whoever uses the session hears of its end.
+        tokio::spawn(async move { drop(connection.await) });
+        // It may be ended at once, like any other.
+        session.batch_execute(&format!("SET application_name = '{APPLICATION}'")).await.ok()?;
+        Some(session)
     }
 
     /// Makes one. Says whether the session is of no more use.
     async fn transact(&self, session: &mut Client, plan: &Plan, name: &str) -> bool {
         let mut open = Open { levels: vec![vec![]], ..Open::default() };
-        let result = attempt(session, plan, name, &mut open).await;
+        let result = attempt(session, plan, name, self.chooses, &mut open).await;
+        let mut unheard = false;
         let (ended, lost) = match result {
             Ok(ended) => (ended, plan.end == End::Abandon),
             Err(error) if is_lost(&error) => {
-                self.ledger.write(|entries| entries.unheard += 1);
+                unheard = true;
                 (self.find_out(plan, name, open.xid.as_deref()).await, true)
+            }
+            // It may have been prepared, and what is refused then is only its end.
+            Err(_) if matches!(plan.end, End::Prepare { .. }) => {
+                let broken = session.batch_execute("ROLLBACK").await.is_err();
+                (self.find_out(plan, name, open.xid.as_deref()).await, broken)
             }
             // Refused, as a serialisation failure is.
             Err(_) => (Ended::RolledBack, session.batch_execute("ROLLBACK").await.is_err()),
         };
         self.ledger.write(|entries| {
+            entries.unheard += usize::from(unheard);
             entries.savepoints += open.savepoints;
             entries.rolled_back.extend(open.undone);
             let events = open.levels.into_iter().flatten();
@@ -104,7 +130,12 @@ impl Emitter {
                 }
                 Ended::RolledBack => {
                     entries.transactions[1] += 1;
-                    entries.rolled_back.extend(events.map(|(id, _)| id));
+                    for (id, _) in events {
+                        entries.rolled_back.insert(id);
+                        if unheard {
+                            entries.unheard_of.insert(id);
+                        }
+                    }
                 }
             }
         });
@@ -116,19 +147,28 @@ impl Emitter {
         let Some(xid) = xid else { return Ended::RolledBack };
         loop {
             let session = self.connect().await;
-            let status = session.query_one("SELECT pg_xact_status($1::text::xid8)", &[&xid]).await;
-            match status.map(|row| row.get::<_, Option<String>>(0)) {
-                Ok(Some(status)) if status == "committed" => return Ended::Committed,
-                Ok(Some(status)) if status == "aborted" => return Ended::RolledBack,
-                Ok(Some(_)) => {
+            let sql = "SELECT pg_catalog.pg_xact_status($1::text::xid8)";
+            let status = session.query_typed(sql, &[(&xid, Type::TEXT)]).await;
+            match status.map(|rows| rows[0].get::<_, Option<String>>(0)) {
+                Ok(Some(status)) if status == "in progress" => {
                     // Its session has not ended yet, or it is prepared: then it is still ours to end.
                     if let End::Prepare { commit, .. } = plan.end {
                         let _ = session.batch_execute(&finish(commit, name)).await;
                     }
                     sleep(Duration::from_millis(20)).await;
+                    continue;
                 }
                 Ok(None) => panic!("transaction {xid} is too old to be known"),
+                // A number that the server has not given out, since it crashed.
+                Err(error) if error.code() == Some(&SqlState::INVALID_PARAMETER_VALUE) => {}
                 // Ended, too.
+                Err(_) => continue,
+                Ok(_) => {}
+            }
+            let sql = "SELECT EXISTS (SELECT FROM public.mark AS m WHERE m.name = $1)";
+            match session.query_typed(sql, &[(&name, Type::TEXT)]).await.map(|rows| rows[0].get(0)) {
+                Ok(true) => return Ended::Committed,
+                Ok(false) => return Ended::RolledBack,
                 Err(_) => {}
             }
         }
@@ -136,19 +176,28 @@ impl Emitter {
 }
 
 fn is_lost(error: &Error) -> bool {
-    error.as_db_error().is_none_or(|said| *said.code() == SqlState::ADMIN_SHUTDOWN)
+    const ENDS: [SqlState; 3] =
+        [SqlState::ADMIN_SHUTDOWN, SqlState::CRASH_SHUTDOWN, SqlState::CANNOT_CONNECT_NOW];
+    error.as_db_error().is_none_or(|said| ENDS.contains(said.code()))
 }
 
 fn finish(commit: bool, name: &str) -> String {
     format!("{} PREPARED '{name}'", if commit { "COMMIT" } else { "ROLLBACK" })
 }
 
-async fn attempt(session: &mut Client, plan: &Plan, name: &str, open: &mut Open) -> Result<Ended, Error> {
-    let begin =
-        format!("BEGIN ISOLATION LEVEL {}; SET LOCAL klaxon.wakeup = '{}'", plan.isolation, plan.wakeup);
+async fn attempt(
+    session: &mut Client,
+    plan: &Plan,
+    name: &str,
+    chooses: bool,
+    open: &mut Open,
+) -> Result<Ended, Error> {
+    let wakeup = if chooses { format!("SET LOCAL klaxon.wakeup = '{}'", plan.wakeup) } else { String::new() };
+    let begin = format!("BEGIN ISOLATION LEVEL {} READ WRITE; {wakeup}", plan.isolation);
     session.batch_execute(&begin).await?;
-    let xid = session.query_one("SELECT pg_current_xact_id()::text", &[]).await?;
-    open.xid = Some(xid.get(0));
+    let xid = session.query_typed("SELECT pg_catalog.pg_current_xact_id()::text", &[]).await?;
+    open.xid = Some(xid[0].get(0));
+    session.execute_typed("INSERT INTO public.mark VALUES ($1)", &[(&name, Type::TEXT)]).await?;
     for step in &plan.steps {
         take(session, step, open).await?;
     }
@@ -187,13 +236,19 @@ async fn take(session: &Client, step: &Step, open: &mut Open) -> Result<(), Erro
     match step {
         Step::Emit(kind) => {
             let sql = "SELECT klaxon.notify_event($1, '{\"title\": \"one\"}', $2)";
-            let row = session.query_one(sql, &[&kind.name, &kind.project]).await?;
-            open.levels[depth - 1].push((row.get(0), *kind));
+            let named = [(&kind.name as &(dyn ToSql + Sync), Type::TEXT), (&kind.project, Type::TEXT)];
+            let rows = session.query_typed(sql, &named).await?;
+            open.levels[depth - 1].push((rows[0].get(0), *kind));
         }
         Step::EmitMany(kind, count) => {
             let sql = "INSERT INTO klaxon.event (type, project, payload)
                        SELECT $1, $2, jsonb_build_object('title', n) FROM generate_series(1, $3::bigint) AS n RETURNING id";
-            let rows = session.query(sql, &[&kind.name, &kind.project, count]).await?;
+            let many = [
+                (&kind.name as &(dyn ToSql + Sync), Type::TEXT),
+                (&kind.project, Type::TEXT),
+                (count, Type::INT8),
+            ];
+            let rows = session.query_typed(sql, &many).await?;
             open.levels[depth - 1].extend(rows.iter().map(|row| (row.get(0), *kind)));
         }
         Step::Catch(kind) => {

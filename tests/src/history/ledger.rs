@@ -18,6 +18,8 @@ pub struct Entries {
     pub committed: HashMap<Uuid, Kind>,
     /// Events of transactions or savepoints that were rolled back.
     pub rolled_back: HashSet<Uuid>,
+    /// Events whose commit went down with a server: they may have been sent before that, and need not be.
+    pub gone: HashSet<Uuid>,
     /// How many transactions were committed, and how many were not.
     pub transactions: [usize; 2],
     /// Savepoints that were rolled back to with events behind them.
@@ -26,6 +28,8 @@ pub struct Entries {
     pub prepared: usize,
     /// Transactions whose end the client did not hear of.
     pub unheard: usize,
+    /// Events of those of them that turned out to be rolled back.
+    pub unheard_of: HashSet<Uuid>,
 }
 
 impl Ledger {

@@ -17,13 +17,26 @@ const NAMES: [&str; 4] = ["run.finished", "run.failed", "task.failed", "task.suc
 /// The projects; the last is not registered.
 pub const PROJECTS: [&str; 3] = ["alpha", "beta", "stray"];
 
+/// What a transaction never draws: it is emitted to see whether what is emitted arrives. It is for
+/// [`PROBES`] channels, made one after another and so of as many shards.
+pub const PROBE: Kind = Kind { name: "perf.regression", project: "stray" };
+/// Channels of a [`PROBE`].
+pub const PROBES: usize = 4;
+/// What is for one channel only, whose receiver may have manners of its own.
+pub const ILL: Kind = Kind { name: "task.slow", project: "stray" };
+
 /// The channels, what is subscribed for them, and of which project: none is all.
-pub const CHANNELS: [(&str, &[&str], Option<&str>); 5] = [
+pub const CHANNELS: [(&str, &[&str], Option<&str>); 6 + PROBES] = [
     ("runs", &["run.*"], None),
     ("alpha", &["*"], Some("alpha")),
     ("failures", &["run.failed", "task.failed"], None),
-    ("flaky", &["task.*"], None),
+    ("flaky", &["task.failed", "task.succeeded"], None),
     ("slow", &["run.finished"], Some("beta")),
+    ("probe-1", &[PROBE.name], None),
+    ("probe-2", &[PROBE.name], None),
+    ("probe-3", &[PROBE.name], None),
+    ("probe-4", &[PROBE.name], None),
+    ("ill", &[ILL.name], None),
 ];
 
 impl Kind {
@@ -88,7 +101,7 @@ pub enum End {
 /// A transaction.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// `klaxon.wakeup`.
+    /// `klaxon.wakeup`, for those who may say so.
     pub wakeup: &'static str,
     /// Its isolation level.
     pub isolation: &'static str,

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::arrivals::Arrival;
 use super::faults::{Aftermath, Incident};
 use super::ledger::Entries;
+use super::plan::CHANNELS;
 
 /// What a worker has in flight (256), answered and waiting to be settled (500) or being written (500)
 /// when something happens to it is what may be sent again, and no more.
@@ -46,6 +47,12 @@ pub struct Verdict {
     pub wrongs: Vec<String>,
     /// Deliveries that were to be made.
     pub expected: usize,
+    /// Of these, those that never arrived.
+    pub lost: usize,
+    /// Requests of what was rolled back, or not for that channel, or a delivery too many.
+    pub phantom: usize,
+    /// Requests beyond the first of an attempt that nothing had happened before.
+    pub unexplained: usize,
     /// Requests.
     pub arrivals: usize,
     /// Requests beyond the first of an attempt, by what they came after.
@@ -56,14 +63,15 @@ pub struct Verdict {
     pub lost_sessions: usize,
 }
 
-/// Reads the attempts of the audit log.
+/// Reads the attempts of the audit log at the channels of a history.
 ///
 /// # Panics
 /// When the session breaks.
 pub async fn records(client: &Client) -> Vec<Record> {
-    let sql =
-        "SELECT delivery_id, attempt, status, response_code FROM klaxon.delivery WHERE kind = 'attempt'";
-    let rows = client.query(sql, &[]).await.expect("the log reads");
+    let channels = CHANNELS.map(|(name, ..)| name);
+    let sql = "SELECT delivery_id, attempt, status, response_code FROM klaxon.delivery
+               WHERE kind = 'attempt' AND channel_name = ANY ($1)";
+    let rows = client.query(sql, &[&channels.as_slice()]).await.expect("the log reads");
     let record = |row: &tokio_postgres::Row| Record {
         delivery: row.get(0),
         attempt: row.get(1),
@@ -94,8 +102,8 @@ impl Evidence {
             Verdict { arrivals: self.arrivals.len(), lost_sessions: losses.len(), ..Verdict::default() };
         let incidents = self.aftermath.incidents.iter().copied().chain(losses).collect::<Vec<_>>();
         self.nothing_missing_nothing_else(&mut verdict);
-        self.log_and_arrivals_agree(&incidents, &mut verdict);
-        self.repetitions_have_a_reason(&incidents, &mut verdict);
+        let again = self.repetitions_have_a_reason(&incidents, &mut verdict);
+        self.log_and_arrivals_agree(&again, &mut verdict);
         verdict
     }
 
@@ -110,28 +118,41 @@ impl Evidence {
             for channel in kind.channels() {
                 expected.insert((*event, channel));
                 match arrived.get(&(*event, channel)).map_or(0, HashSet::len) {
-                    0 => verdict.wrong(format!("{event} ({kind:?}) never arrived at {channel}")),
+                    0 => {
+                        verdict.lost += 1;
+                        verdict.wrong(format!("{event} ({kind:?}) never arrived at {channel}"));
+                    }
                     1 => {}
-                    _ => verdict.wrong(format!("{event} arrived at {channel} as several deliveries")),
+                    several => {
+                        verdict.phantom += several - 1;
+                        verdict.wrong(format!("{event} arrived at {channel} as several deliveries"));
+                    }
                 }
             }
         }
         verdict.expected = expected.len();
         for arrival in &self.arrivals {
             let Arrival { event, channel, .. } = arrival;
+            if self.entries.gone.contains(event) {
+                continue;
+            }
             if self.entries.rolled_back.contains(event) {
+                verdict.phantom += 1;
                 verdict.wrong(format!("{event} was rolled back, and arrived at {channel}"));
             } else if !expected.contains(&(*event, channel.as_str())) {
+                verdict.phantom += 1;
                 verdict.wrong(format!("{event} is not for {channel}, and arrived there"));
             }
         }
     }
 
     /// An attempt that arrived is one row of the log, which says what it was answered; a delivery is sent once.
-    fn log_and_arrivals_agree(&self, incidents: &[Incident], verdict: &mut Verdict) {
+    /// One that was made `again` may have been counted and not be in the log, where its worker ended meanwhile.
+    fn log_and_arrivals_agree(&self, again: &HashSet<(Uuid, i32)>, verdict: &mut Verdict) {
         let answers: HashMap<(Uuid, i32), u16> = self
             .arrivals
             .iter()
+            .filter(|arrival| !self.entries.gone.contains(&arrival.event))
             .map(|arrival| ((arrival.delivery, arrival.attempt), arrival.status))
             .collect();
         let (mut logged, mut sent) = (HashSet::new(), HashSet::new());
@@ -149,65 +170,52 @@ impl Evidence {
                 ));
             }
         }
-        self.unlogged_attempts_have_a_reason(&logged, incidents, verdict);
+        for (delivery, attempt) in answers.keys().filter(|attempt| !logged.contains(*attempt)) {
+            if again.contains(&(*delivery, *attempt)) {
+                verdict.unlogged += 1;
+            } else {
+                verdict.wrong(format!("attempt {attempt} of {delivery} arrived and is not in the log"));
+            }
+        }
         if sent.len() != verdict.expected {
             verdict.wrong(format!("{} deliveries were logged as sent, of {}", sent.len(), verdict.expected));
         }
     }
 
-    /// An attempt that was counted before it was made, and whose worker ended during it, is in no log: the next
-    /// one is.
-    fn unlogged_attempts_have_a_reason(
+    /// What arrived again though it had been answered, or as the same attempt, did so around something that
+    /// befell a worker, and no more than that had at risk. Returns the attempts that were made again.
+    fn repetitions_have_a_reason(
         &self,
-        logged: &HashSet<(Uuid, i32)>,
         incidents: &[Incident],
         verdict: &mut Verdict,
-    ) {
-        let mut next: HashMap<Uuid, Vec<&Arrival>> = HashMap::new();
-        let unlogged = |arrival: &&Arrival| !logged.contains(&(arrival.delivery, arrival.attempt));
-        let unlogged: Vec<_> = self.arrivals.iter().filter(unlogged).collect();
-        let of: HashSet<Uuid> = unlogged.iter().map(|arrival| arrival.delivery).collect();
-        for arrival in self.arrivals.iter().filter(|arrival| of.contains(&arrival.delivery)) {
-            next.entry(arrival.delivery).or_default().push(arrival);
-        }
-        for Arrival { delivery, attempt, at, .. } in unlogged {
-            let later = next[delivery].iter().filter(|other| other.attempt > *attempt);
-            let again = later.map(|other| other.at).min_by(f64::total_cmp);
-            let reason = again.and_then(|again| {
-                incidents.iter().find(|incident| incident.from <= again && incident.until >= at - LATE)
-            });
-            match reason {
-                Some(incident) => {
-                    *verdict.repeated.entry(incident.fault).or_default() += 1;
-                    verdict.unlogged += 1;
-                }
-                None => {
-                    verdict.wrong(format!("attempt {attempt} of {delivery} arrived and is not in the log"));
-                }
-            }
-        }
-    }
-
-    /// What arrived twice did so around something that befell a worker, and no more than that had at risk.
-    fn repetitions_have_a_reason(&self, incidents: &[Incident], verdict: &mut Verdict) {
-        let mut times: HashMap<(Uuid, i32), Vec<f64>> = HashMap::new();
+    ) -> HashSet<(Uuid, i32)> {
+        let mut arrivals: HashMap<Uuid, Vec<&Arrival>> = HashMap::new();
         for arrival in &self.arrivals {
-            times.entry((arrival.delivery, arrival.attempt)).or_default().push(arrival.at);
+            arrivals.entry(arrival.delivery).or_default().push(arrival);
         }
-        let mut blamed = vec![0; incidents.len()];
-        for ((delivery, attempt), mut times) in times {
-            times.sort_by(f64::total_cmp);
-            for pair in times.windows(2) {
-                let (first, again) = (pair[0], pair[1]);
-                let between = |incident: &Incident| incident.from <= again && incident.until >= first - LATE;
+        let (mut blamed, mut again) = (vec![0; incidents.len()], HashSet::new());
+        for (delivery, mut arrivals) in arrivals {
+            arrivals.sort_by(|one, other| one.at.total_cmp(&other.at));
+            for pair in arrivals.windows(2) {
+                let (first, second) = (pair[0], pair[1]);
+                if first.status != 200 && first.attempt != second.attempt {
+                    continue;
+                }
+                again.insert((delivery, first.attempt));
+                let between =
+                    |incident: &Incident| incident.from <= second.at && incident.until >= first.at - LATE;
                 match incidents.iter().position(between) {
                     Some(at) => {
                         blamed[at] += 1;
                         *verdict.repeated.entry(incidents[at].fault).or_default() += 1;
                     }
-                    None => verdict.wrong(format!(
-                        "attempt {attempt} of {delivery} arrived at {first:.3} and again at {again:.3}, and nothing happened between"
-                    )),
+                    None => {
+                        verdict.unexplained += 1;
+                        verdict.wrong(format!(
+                            "attempt {} of {delivery} arrived at {:.3} and again at {:.3}, and nothing happened between",
+                            first.attempt, first.at, second.at
+                        ));
+                    }
                 }
             }
         }
@@ -216,6 +224,7 @@ impl Evidence {
                 verdict.wrong(format!("{count} deliveries came again after {incident:?}"));
             }
         }
+        again
     }
 }
 

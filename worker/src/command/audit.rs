@@ -262,7 +262,7 @@ fn report(verdict: Verdict, rows: u64, range: Option<(i64, i64)>, findings: &[Fi
             Verdict::Unanchored =>
                 "whole, but unanchored: without a checkpoint kept outside, a cut tail cannot be excluded",
             Verdict::Rewound =>
-                "rewound: the chain is whole, and older than the checkpoint: a backup was restored",
+                "rewound: the chain is whole, and was older than the checkpoint: a backup was restored, or a standby promoted",
             Verdict::Tampered => "tampered",
         }
     );

@@ -74,6 +74,7 @@ impl Preview {
             project,
             attempt: 1,
             occurred_at: now()?,
+            made_at: now()?,
             payload,
             held_back: 0,
             held_for: None,

@@ -271,7 +271,8 @@ impl Engine {
     ) {
         let meaning = self.directory.meaning(&row.event_type).cloned().unwrap_or_default();
         let courier = Arc::clone(&self.shared.courier);
-        self.flights.spawn(flight::fly(courier, route, row, project, meaning, permit));
+        let time = self.clock.at(Instant::now());
+        self.flights.spawn(flight::fly(courier, route, row, project, meaning, permit, time));
     }
 
     /// Lets a row wait for its cooldown, and those behind it that wait for one too: a flood would else be

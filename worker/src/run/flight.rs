@@ -73,9 +73,10 @@ pub async fn fly(
     project: Option<Arc<Project>>,
     meaning: Meaning,
     permit: OwnedSemaphorePermit,
+    now: DbTime,
 ) -> Landing {
     let (ticket, began) = (row.ticket(), Instant::now());
-    let answer = match delivery(&mut row, project, meaning) {
+    let answer = match delivery(&mut row, project, meaning, now) {
         None => None,
         Some(delivery) => {
             AssertUnwindSafe(courier.deliver(&route.channel, &delivery)).catch_unwind().await.ok()
@@ -85,7 +86,12 @@ pub async fn fly(
     Landing { row, ticket, route, answer, took: began.elapsed() }
 }
 
-fn delivery(row: &mut Pending, project: Option<Arc<Project>>, meaning: Meaning) -> Option<Delivery> {
+fn delivery(
+    row: &mut Pending,
+    project: Option<Arc<Project>>,
+    meaning: Meaning,
+    now: DbTime,
+) -> Option<Delivery> {
     let event = row.event.take()?;
     // A project need not be registered: messages call it what the event did.
     let project = project.or_else(|| {
@@ -100,6 +106,7 @@ fn delivery(row: &mut Pending, project: Option<Arc<Project>>, meaning: Meaning) 
         project,
         attempt: row.attempt(),
         occurred_at: event.occurred_at.unix_micros(),
+        made_at: now.unix_micros(),
         payload: event.payload,
         held_back: row.held_back,
         held_for: row.held_for,

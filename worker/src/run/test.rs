@@ -59,6 +59,7 @@ pub fn delivery(now: i64) -> Delivery {
         project: None,
         attempt: 1,
         occurred_at: now,
+        made_at: now,
         payload: RawValue::from_string(r#"{"channel": "test"}"#.into()).expect("it is JSON"),
         held_back: 0,
         held_for: None,

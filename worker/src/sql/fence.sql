@@ -1,4 +1,5 @@
--- A worker that is silent is ended, so that its locks are free and it can settle nothing any more.
+-- A worker that is silent is ended, so that its locks are free and it can settle nothing any more; one that
+-- has no session any more is forgotten (heartbeat.sql).
 -- The process id may be another session's by now: it is ended only if it began before that worker
 -- registered, and is the worker's by name and role. Not if it was heard of since: it came back.
 -- $1 the worker, $2 when it was last heard from

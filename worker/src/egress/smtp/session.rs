@@ -3,9 +3,11 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use klaxon_channel::form::{Login, Refusal, Step};
 use lettre::transport::smtp::Error;
 use lettre::transport::smtp::authentication::{Credentials, Mechanism};
@@ -32,6 +34,12 @@ pub(super) enum Trouble {
     Refused(Refusal),
     /// The conversation broke off.
     Broken(String),
+}
+
+/// What comes of a greeting: lettre panics at a line of nothing but spaces in the reply to EHLO.
+async fn readable<T>(greeting: impl Future<Output = T>) -> Result<T, Trouble> {
+    let said = AssertUnwindSafe(greeting).catch_unwind().await;
+    said.map_err(|_| Trouble::Broken("the mail server's greeting does not read".into()))
 }
 
 /// For whom a mail was taken.
@@ -115,11 +123,11 @@ impl Session {
             }
             _ => Box::new(stream),
         };
-        let mut connection = AsyncSmtpConnection::connect_with_transport(stream, hello)
-            .await
-            .map_err(|error| Trouble::of(&error, *step))?;
+        let greeting = AsyncSmtpConnection::connect_with_transport(stream, hello);
+        let mut connection = readable(greeting).await?.map_err(|error| Trouble::of(&error, *step))?;
         if let Security::StartTls(tls) = tls {
-            connection.starttls(tls, hello).await.map_err(|error| Trouble::of(&error, *step))?;
+            let again = connection.starttls(tls, hello);
+            readable(again).await?.map_err(|error| Trouble::of(&error, *step))?;
             secret = connection.is_encrypted();
         }
         if let Some(login) = login {

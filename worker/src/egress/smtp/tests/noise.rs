@@ -53,3 +53,10 @@ proptest! {
         prop_assert!(!matches!(sent, Sent::Accepted { .. }) || taken >= 4, "{sent:?} {said:?}");
     }
 }
+
+#[tokio::test]
+async fn a_greeting_that_does_not_read_is_an_error_and_no_panic() {
+    let replies = ["220 go\r\n", "250-mx\r\n250-   \r\n250 END\r\n"].map(|reply| reply.as_bytes().to_vec());
+    let sent = saying(replies.to_vec()).await.send(&clear(), mail()).await;
+    assert!(format!("{sent:?}").contains("does not read"), "{sent:?}");
+}

@@ -1,0 +1,123 @@
+//! What befalls sessions: roles' settings, listeners, the queue of notifications, a pooler.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use klaxon_tests::database::{EMITTER_ROLE, WORKER_ROLE};
+use klaxon_tests::history::now;
+use klaxon_tests::pooler::Pooler;
+use tokio::time::sleep;
+use tokio_postgres::Config;
+
+use crate::ground::Ground;
+use crate::times;
+
+/// The session that listens, every second.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn listener_killed() {
+    let kills = times(60, 5);
+    let mut ground = Ground::set(&[]).await;
+    ground.emit(6);
+    let worker = ground.scene.worker(&[]).await;
+    for _ in 0..kills {
+        let from = now();
+        let sql = "SELECT pg_terminate_backend(pid) FROM klaxon.worker";
+        ground.scene.client.batch_execute(sql).await.unwrap();
+        ground.incident("the end of a worker's session", from);
+        sleep(Duration::from_secs(1)).await;
+    }
+    ground.recover().await;
+    ground
+        .judge("session::listener_killed", "listener killed every second", kills.to_string(), vec![worker])
+        .await;
+}
+
+/// Somebody listens and never reads, so that the queue fills: whoever notifies is refused then. Events that fire
+/// nothing, and those whose notification is the relay's, are committed and delivered all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn queue_full() {
+    const TEST: &str = "session::queue_full";
+    let major = std::env::var("PG_CONFIG").unwrap_or_else(|_| "pg_config".to_owned());
+    let version = klaxon_tests::process::run(std::process::Command::new(major).arg("--version")).unwrap();
+    let major: u32 = version
+        .trim_start_matches(|sign: char| !sign.is_ascii_digit())
+        .split(|sign: char| !sign.is_ascii_digit())
+        .next()
+        .and_then(|digits| digits.parse().ok())
+        .expect("a version");
+    if major < 17 {
+        let _ = writeln!(
+            std::io::stderr(),
+            "NOT TESTED: {TEST} needs max_notify_queue_pages, which Postgres has since 17: before, the queue is of 8 GB"
+        );
+        return;
+    }
+    let mut ground = Ground::set(&[("max_notify_queue_pages", "64")]).await;
+    let worker = ground.scene.worker(&[]).await;
+    let (idle, _notifications) = ground.scene.database.listen("anything").await;
+    idle.batch_execute("BEGIN; SELECT 1").await.unwrap();
+    let flood = ground.scene.database.connect().await;
+    let notify = "SELECT pg_notify('anything', n || repeat('x', 7000)) FROM generate_series(1, 10) AS n";
+    while flood.batch_execute(notify).await.is_ok() {}
+    // Those that would notify themselves are refused, and know it.
+    ground.emit(6);
+    ground.recover().await;
+    sleep(Duration::from_secs(times(60, 5) as u64)).await;
+    ground.recover().await;
+    idle.batch_execute("COMMIT").await.unwrap();
+    ground.recover().await;
+    ground.judge(TEST, "NOTIFY queue full", "1".to_owned(), vec![worker]).await;
+}
+
+/// Clients share a few sessions of the server's, each for a transaction.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pooled() {
+    let seconds = times(60, 4);
+    let mut ground = Ground::set(&[]).await;
+    let pooler = Pooler::start(ground.scene.database.cluster, "transaction", 4).await;
+    let mut way = Config::new();
+    way.host("127.0.0.1").port(pooler.port()).user(EMITTER_ROLE).dbname(&ground.scene.database.name);
+    ground.emit_by(8, &way);
+    let worker = ground.scene.worker(&[]).await;
+    sleep(Duration::from_secs(seconds as u64)).await;
+    ground.recover().await;
+    let fault = "emitters through pgbouncer, `pool_mode = transaction`";
+    ground.judge("session::pooled", fault, format!("{seconds} s"), vec![worker]).await;
+}
+
+/// The worker's role and the emitters' have this setting.
+async fn settled(test: &str, setting: &str, value: &str) {
+    let seconds = times(20, 3);
+    let mut ground = Ground::set(&[]).await;
+    for role in [WORKER_ROLE, EMITTER_ROLE] {
+        let sql = format!("ALTER ROLE {role} SET {setting} = {value}");
+        ground.scene.client.batch_execute(&sql).await.unwrap();
+    }
+    ground.emit_by(6, &ground.scene.database.way(EMITTER_ROLE));
+    let worker = ground.scene.worker(&[]).await;
+    sleep(Duration::from_secs(seconds as u64)).await;
+    ground.load(5_000).await;
+    ground.recover().await;
+    let fault = format!("roles with `{setting} = {value}`");
+    ground.judge(test, &fault, format!("{seconds} s"), vec![worker]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hurried() {
+    settled("session::hurried", "statement_timeout", "'50ms'").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn serializable() {
+    settled("session::serializable", "default_transaction_isolation", "'serializable'").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pathless() {
+    settled("session::pathless", "search_path", "''").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn read_only() {
+    settled("session::read_only", "default_transaction_read_only", "on").await;
+}
