@@ -1,0 +1,144 @@
+//! A database that moves: what a dump carries, how a copy of it behaves, and what is left when the extension goes.
+
+use std::path::Path;
+
+use klaxon_tests::database::Database;
+use klaxon_tests::process;
+use klaxon_tests::receiver::Hook;
+use klaxon_tests::scene::Scene;
+use klaxon_tests::until::until;
+use klaxon_tests::worker::Installation;
+use serde_json::json;
+
+/// Tables that a dump carries, by number of rows and what is in them. Rows that wait are given the restoring
+/// transaction's id, so that they are found; built-in event types are made anew by the extension,
+/// and what had been edited of them is edited again, which the log is to say.
+const CARRIED: &str = "
+    SELECT c.oid::regclass::text,
+           (xpath('/table/row/n/text()', query_to_xml(format(
+               'SELECT count(*) || '' '' || coalesce(md5(string_agg((to_jsonb(t) - ''xid'')::text, '','' ORDER BY (to_jsonb(t) - ''xid'')::text)), '''') AS n FROM %s AS t',
+               c.oid::regclass), true, false, '')))[1]::text
+    FROM pg_extension AS e CROSS JOIN unnest(e.extconfig) AS config (oid) JOIN pg_class AS c ON c.oid = config.oid
+    WHERE e.extname = 'pg_klaxon' AND c.relkind = 'r' AND c.relname <> ALL ('{event_type,config_change}')
+    ORDER BY 1";
+
+/// Relations, functions and types in the schema.
+const LEFT: &str = "
+    SELECT (SELECT count(*) FROM pg_class WHERE relnamespace = n.oid) + (SELECT count(*) FROM pg_proc WHERE pronamespace = n.oid)
+         + (SELECT count(*) FROM pg_type WHERE typnamespace = n.oid)
+    FROM pg_namespace AS n WHERE n.nspname = 'klaxon'";
+
+/// Some were sent, one died, some wait, some are to go into a digest; nobody works there.
+async fn lived() -> Scene<'static> {
+    let scene = Scene::set(Database::new()).await;
+    scene.webhook("hook", Hook::default().secret("kept"), json!({}), &["run.failed"]).await;
+    let refusing = Hook::default().statuses([500]);
+    scene.webhook("refusing", refusing, json!({"retry_schedule": []}), &["task.failed"]).await;
+    scene.database.psql(
+        "INSERT INTO klaxon.project (slug, name) VALUES ('p', 'P');
+         INSERT INTO klaxon.member (project, principal, role) VALUES ('p', 'alice', 'admin');
+         UPDATE klaxon.event_type SET severity = 'critical' WHERE name = 'run.failed';
+         SELECT klaxon.subscribe(ARRAY['hook'], ARRAY['run.finished'], mode => 'digest', digest_at => '04:00', owner => NULL)",
+    );
+    let mut worker = scene.worker(&[]).await;
+    for n in 1..=3 {
+        scene.emit("run.failed", json!({"n": n})).await;
+    }
+    scene.emit("task.failed", json!({})).await;
+    scene.receiver.wait_at("/hook", 3).await;
+    until(
+        &scene.client,
+        "NOT EXISTS (SELECT FROM klaxon.outbox) AND NOT EXISTS (SELECT FROM klaxon.config_change)",
+    )
+    .await;
+    worker.signal("TERM");
+    assert_eq!(worker.wait().await.code(), Some(0));
+    for n in 4..=8 {
+        scene.emit("run.failed", json!({"n": n})).await;
+    }
+    scene.emit("run.finished", json!({"n": 9})).await;
+    scene
+}
+
+async fn carried(database: &Database<'_>) -> Vec<(String, String)> {
+    let rows = database.connect().await.query(CARRIED, &[]).await.unwrap();
+    rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+}
+
+/// What was dumped into another database is the same there, pages nobody but by its own deployment, and goes on.
+async fn goes_on(scene: &mut Scene<'static>, before: Vec<(String, String)>, copy: Database<'static>) {
+    let after = carried(&copy).await;
+    assert_eq!(after, before);
+    assert!(before.iter().filter(|(_, rows)| !rows.starts_with("0 ")).count() > 10, "{before:?}");
+    assert_eq!(copy.psql("SELECT severity FROM klaxon.event_type WHERE name = 'run.failed'"), "critical");
+
+    let copied = ["--database-url", &copy.url()];
+    let verify = scene.installation.run(&[&["audit", "verify", "--json"][..], &copied].concat()).await;
+    assert_eq!(verify.status.code(), Some(0), "{}", String::from_utf8_lossy(&verify.stdout));
+
+    // Staging has a deployment of its own, and a copy of production's database.
+    let staging = Database::new();
+    let other = Installation::init(&staging.url()).await;
+    let refused = other.run(&["run", "--database-url", &copy.worker_url()]).await;
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("a copy must not page anyone"));
+    assert_eq!(scene.receiver.requests_at("/hook").len(), 3);
+
+    scene.database_url(copy.worker_url());
+    let mut worker = scene.worker(&[]).await;
+    let client = copy.connect().await;
+    client.execute("SELECT klaxon.notify_event('run.failed', '{\"n\": 10}')", &[]).await.unwrap();
+    let requests = scene.receiver.wait_at("/hook", 9).await;
+    until(&client, "NOT EXISTS (SELECT FROM klaxon.outbox)").await;
+    let mut told: Vec<_> = requests.iter().map(|request| request.json()["data"]["n"].as_i64()).collect();
+    told.sort_unstable();
+    assert_eq!(told, [1, 2, 3, 4, 5, 6, 7, 8, 10].map(Some), "what was sent is not sent again");
+    // Sequences go on behind what they had given.
+    copy.psql(
+        "INSERT INTO klaxon.channel (name, kind, config) VALUES ('new', 'webhook', '{\"url\": \"https://new.test/\"}');
+         SELECT klaxon.subscribe(ARRAY['new'], ARRAY['run.failed'], owner => NULL)",
+    );
+    worker.signal("TERM");
+    assert_eq!(worker.wait().await.code(), Some(0));
+    let verify = scene.installation.run(&[&["audit", "verify"][..], &copied].concat()).await;
+    assert_eq!(verify.status.code(), Some(0), "{}", String::from_utf8_lossy(&verify.stdout));
+}
+
+fn run(database: &Database<'_>, program: &str, arguments: &[&str], file: &Path) {
+    process::run(database.cluster.client(program, &database.name).args(arguments).arg(file)).unwrap();
+}
+
+#[tokio::test]
+async fn a_plain_dump_is_the_database_again() {
+    let mut scene = lived().await;
+    let folder = tempfile::tempdir().unwrap();
+    let (dump, before) = (folder.path().join("dump.sql"), carried(&scene.database).await);
+    run(&scene.database, "pg_dump", &["-f"], &dump);
+    let copy = Database::bare(scene.database.cluster);
+    run(&copy, "psql", &["-X", "-q", "-v", "ON_ERROR_STOP=1", "-f"], &dump);
+    goes_on(&mut scene, before, copy).await;
+}
+
+#[tokio::test]
+async fn an_archive_is_the_database_again() {
+    let mut scene = lived().await;
+    let folder = tempfile::tempdir().unwrap();
+    let (dump, before) = (folder.path().join("dump"), carried(&scene.database).await);
+    run(&scene.database, "pg_dump", &["-Fd", "-j", "4", "-f"], &dump);
+    let copy = Database::bare(scene.database.cluster);
+    run(&copy, "pg_restore", &["--exit-on-error", "-d", &copy.name], &dump);
+    goes_on(&mut scene, before, copy).await;
+}
+
+#[tokio::test]
+async fn an_extension_that_is_dropped_leaves_nothing_and_can_be_made_again() {
+    let scene = lived().await;
+    scene.client.batch_execute("DROP EXTENSION pg_klaxon").await.unwrap();
+    let left: Vec<i64> = scene.client.query(LEFT, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
+    assert!(left.iter().all(|left| *left == 0), "{left:?}");
+    scene.client.batch_execute("CREATE EXTENSION pg_klaxon").await.unwrap();
+    let installation = Installation::init(&scene.database.url()).await;
+    let mut worker = installation.start(&["--database-url".into(), scene.database.worker_url()]);
+    worker.ready().await;
+    assert_eq!(scene.database.psql("SELECT count(*) FROM klaxon.channel"), "0");
+}
