@@ -33,8 +33,9 @@ use crate::table::Row;
 pub const RECOVERED: Duration = Duration::from_secs(5);
 /// The same after a failover.
 pub const FAILED_OVER: Duration = Duration::from_secs(10);
-/// Far more than what is left needs at the end.
-pub const DRAINED: Duration = Duration::from_secs(240);
+/// Far more than what is left needs at the end: where workers were killed, it may be sent with care, one at a time
+/// of a shard, for five minutes after the last.
+pub const DRAINED: Duration = Duration::from_secs(900);
 /// Of how many events a load is, in one statement; two deliveries each.
 pub const LOAD: Kind = Kind { name: "run.finished", project: "alpha" };
 
@@ -135,9 +136,14 @@ impl Ground {
 
     /// Emits many events at once, of two deliveries each.
     pub async fn load(&self, events: i64) {
+        self.load_of(events, 10).await;
+    }
+
+    /// The same with payloads of so many bytes.
+    pub async fn load_of(&self, events: i64, bytes: i32) {
         let sql = "INSERT INTO klaxon.event (type, project, payload)
-                   SELECT $1, $2, jsonb_build_object('run_id', n) FROM generate_series(1, $3::bigint) AS n RETURNING id";
-        let rows = self.scene.client.query(sql, &[&LOAD.name, &LOAD.project, &events]).await.unwrap();
+                   SELECT $1, $2, jsonb_build_object('run_id', n, 'title', repeat('x', $4)) FROM generate_series(1, $3::bigint) AS n RETURNING id";
+        let rows = self.scene.client.query(sql, &[&LOAD.name, &LOAD.project, &events, &bytes]).await.unwrap();
         self.ledger.write(|entries| entries.committed.extend(rows.iter().map(|row| (row.get(0), LOAD))));
     }
 

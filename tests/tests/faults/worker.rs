@@ -69,7 +69,7 @@ async fn frozen() {
 /// Its address space is at an end while it has ever more to hold.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn out_of_memory() {
-    let ends = times(10, 1);
+    let ends = times(5, 1);
     let mut ground = Ground::set(&[]).await;
     ground.emit(4);
     let mut worker = ground.scene.worker(&[]).await;
@@ -79,7 +79,8 @@ async fn out_of_memory() {
         // Less than it has: the next piece of memory it asks for is refused.
         process::run(Command::new("prlimit").args(["--as=1048576", "--pid", &worker.pid().to_string()]))
             .unwrap();
-        ground.load(2_000).await;
+        // Of more than it can have kept from before.
+        ground.load_of(200, 200_000).await;
         let ended = worker.wait().await;
         assert!(!ended.success(), "{ended}");
         ground.retired.extend(worker.log());
