@@ -14,6 +14,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
+use tokio::time::sleep;
 
 /// Attempts, by kind of channel and outcome.
 const ATTEMPTS: &str = "klaxon_attempts_total";
@@ -21,6 +22,8 @@ const ATTEMPTS: &str = "klaxon_attempts_total";
 const DURATION: &str = "klaxon_attempt_duration_seconds";
 /// Databases that are being served.
 const SERVED: &str = "klaxon_databases_served";
+/// How often samples become counts: until then each takes memory, and nobody need ever ask for them.
+const UPKEEP: Duration = Duration::from_secs(5);
 
 /// How many of the databases are being served.
 #[derive(Debug, Default)]
@@ -69,6 +72,15 @@ pub async fn serve(address: SocketAddr, served: Arc<Served>, databases: usize) -
     );
     metrics::describe_gauge!(SERVED, "Databases that are being served");
     metrics::gauge!(SERVED).set(0.0);
+    tokio::spawn({
+        let handle = handle.clone();
+        async move {
+            loop {
+                sleep(UPKEEP).await;
+                handle.run_upkeep();
+            }
+        }
+    });
     let listener = match TcpListener::bind(address).await {
         Ok(listener) => listener,
         Err(error) => {
