@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use metrics::Unit;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tokio::time::sleep;
 
 use crate::observe::Gauges;
 
@@ -25,6 +26,8 @@ const CIRCUITS: &str = "klaxon_open_circuits";
 const SERVED: &str = "klaxon_databases_served";
 /// Always 1, with the version.
 const BUILD: &str = "klaxon_build_info";
+/// How often samples become counts: until then each takes memory, and nobody need ever ask for them.
+const UPKEEP: Duration = Duration::from_secs(5);
 /// What the database says of itself, whichever worker is asked.
 const DATABASE: [(&str, &str); 10] = [
     ("klaxon_database_up", "1 where the database answered what the gauges after it were asked of, else 0"),
@@ -89,7 +92,7 @@ pub fn engine(database: &str, shards: usize, circuits: usize) {
 pub struct Recorder(PrometheusHandle);
 
 impl Recorder {
-    /// Begins to record.
+    /// Begins to record. Within a runtime: what is recorded is kept up from time to time.
     ///
     /// # Errors
     /// Where one is there already.
@@ -126,6 +129,15 @@ impl Recorder {
         }
         metrics::gauge!(SERVED).set(0.0);
         metrics::gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+        tokio::spawn({
+            let handle = handle.clone();
+            async move {
+                loop {
+                    sleep(UPKEEP).await;
+                    handle.run_upkeep();
+                }
+            }
+        });
         Ok(Self(handle))
     }
 
