@@ -193,12 +193,16 @@ impl Evidence {
             arrivals.sort_by(|one, other| one.at.total_cmp(&other.at));
             for pair in arrivals.windows(2) {
                 let (first, second) = (pair[0], pair[1]);
+                let between =
+                    |incident: &Incident| incident.from <= second.at && incident.until >= first.at - LATE;
                 if first.status != 200 && first.attempt != second.attempt {
+                    // The next in order, though what came of this one may have gone with its worker.
+                    if incidents.iter().any(between) {
+                        again.insert((delivery, first.attempt));
+                    }
                     continue;
                 }
                 again.insert((delivery, first.attempt));
-                let between =
-                    |incident: &Incident| incident.from <= second.at && incident.until >= first.at - LATE;
                 match incidents.iter().position(between) {
                     Some(at) => {
                         blamed[at] += 1;
