@@ -59,16 +59,14 @@ impl Engine {
         if let Some((channel_id, reason)) = self.session.disable.pop_front() {
             return Some(Job::Disable { channel_id, reason });
         }
-        if !self.cautious.is_empty() {
-            return Some(Job::Count(self.cautious.iter().map(Cautious::intent).collect()));
-        }
-        for _ in 0..4 {
+        for _ in 0..5 {
             let turn = self.turn;
             self.turn = turn.next();
             let job = match turn {
                 Turn::Discover => self.discover(now),
                 Turn::Refill => self.refill(now),
                 Turn::Cooldowns => self.waiting.next(now).map(Job::Cooldowns),
+                Turn::Count => self.count(),
                 Turn::Settle => self.settle(now),
             };
             if job.is_some() {
@@ -76,6 +74,11 @@ impl Engine {
             }
         }
         None
+    }
+
+    fn count(&self) -> Option<Job> {
+        let intents: Vec<_> = self.cautious.iter().map(Cautious::intent).collect();
+        (!intents.is_empty()).then_some(Job::Count(intents))
     }
 
     fn discover(&mut self, now: Instant) -> Option<Job> {

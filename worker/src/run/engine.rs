@@ -101,12 +101,13 @@ pub enum Hearing {
 /// How long its own notification may take.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Whose turn it is, so that none of the four can keep the session from the others.
+/// Whose turn it is, so that none of the five can keep the session from the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
     Discover,
     Refill,
     Cooldowns,
+    Count,
     Settle,
 }
 
@@ -116,7 +117,8 @@ impl Turn {
         match self {
             Self::Discover => Self::Refill,
             Self::Refill => Self::Cooldowns,
-            Self::Cooldowns => Self::Settle,
+            Self::Cooldowns => Self::Count,
+            Self::Count => Self::Settle,
             Self::Settle => Self::Discover,
         }
     }

@@ -199,6 +199,9 @@ impl Schedule {
                 asks.push(ask);
             }
         }
+        // What is read is bounded in bytes from the first on: a channel that has nothing in memory must not
+        // wait behind those with much, whose rows would be read, and dropped to make room, again and again.
+        asks.sort_by_key(|ask| self.lanes.get(&ask.channel_id).map_or(0, |lane| lane.queue.len()));
         asks
     }
 

@@ -107,6 +107,20 @@ fn one_channel_gets_most_of_the_memory() {
 }
 
 #[test]
+fn a_channel_with_nothing_in_memory_is_read_before_those_with_much() {
+    let mut schedule = schedule(16, 100);
+    let mut database = Database::default();
+    for _ in 0..10 {
+        database.insert(1, 0);
+    }
+    database.discover(&mut schedule, at(1));
+    schedule.mark(1, at(0), at(1));
+    schedule.mark(2, at(0), at(1));
+    let asked: Vec<_> = schedule.asks(at(1)).iter().map(|ask| ask.channel_id).collect();
+    assert_eq!(asked, [2, 1]);
+}
+
+#[test]
 fn rows_of_the_future_cost_no_memory_and_one_alarm() {
     let mut schedule = schedule(16, 100);
     for id in 0..50 {
