@@ -43,67 +43,38 @@ system() {
     "$PG_CONFIG" --version >/dev/null || { echo "setup: $PG_CONFIG does not run; set PG_CONFIG" >&2; exit 1; }
 }
 
-# The mail server of the tests, unpacked rather than installed: the package would start it, and take
-# the place of a mail server that the machine has.
-mta() {
-    install_packages libdb5.3 libgnutls-dane0 libidn12 libnsl2 libnss-wrapper
-    [ -x target/mta/usr/sbin/exim4 ] && return
-    echo "setup: unpacking exim into target/mta"
+# What the tests need of a package, unpacked into a folder of target rather than installed: the package
+# would start a server, and take the place of one that the machine has.
+#
+#   unpack FOLDER PACKAGE FILE MEMBER [flag of tar]   FILE is there afterwards, MEMBER is what it is in the package
+unpack() {
+    folder=target/$1 package=$2 file=$3 member=$4
+    shift 4
+    [ -e "$folder/$file" ] && return
+    echo "setup: unpacking $package into $folder"
     as_root apt-get update -qq
-    rm -rf target/mta && mkdir -p target/mta
+    rm -rf "$folder" "$folder.part" && mkdir -p "$folder.part"
     (
-        cd target/mta
+        cd "$folder.part"
         # Root's apt would warn that it cannot be its own user here.
-        apt-get download -qq -o APT::Sandbox::User=root exim4-daemon-light
-        dpkg-deb --fsys-tarfile exim4-daemon-light_*.deb | tar -x --no-same-owner ./usr/sbin/exim4
-        rm exim4-daemon-light_*.deb
-        # Nobody gets root's rights by it.
-        chmod 755 usr/sbin/exim4
+        apt-get download -qq -o APT::Sandbox::User=root "$package"
+        dpkg-deb --fsys-tarfile "$package"_*.deb | tar -x --no-same-owner --wildcards "$@" "$member"
+        rm "$package"_*.deb
     )
+    # Last: what was broken off is done anew.
+    mv "$folder.part" "$folder"
 }
 
-# The pooler of the tests, unpacked for the same reason.
-pooler() {
+# The mail server, the pooler, the checker of metrics and alerts, and clocks that are off.
+servers() {
+    install_packages libdb5.3 libgnutls-dane0 libidn12 libnsl2 libnss-wrapper
+    unpack mta exim4-daemon-light usr/sbin/exim4 ./usr/sbin/exim4
+    # Nobody gets root's rights by it.
+    chmod 755 target/mta/usr/sbin/exim4
     install_packages libc-ares2 libevent-2.1-7 libpam0g libssl3 libsystemd0
-    [ -x target/pooler/usr/sbin/pgbouncer ] && return
-    echo "setup: unpacking pgbouncer into target/pooler"
-    as_root apt-get update -qq
-    rm -rf target/pooler && mkdir -p target/pooler
-    (
-        cd target/pooler
-        apt-get download -qq -o APT::Sandbox::User=root pgbouncer
-        dpkg-deb --fsys-tarfile pgbouncer_*.deb | tar -x --no-same-owner ./usr/sbin/pgbouncer
-        rm pgbouncer_*.deb
-    )
-}
-
-# The checker of metrics and alerts, of a package that would start a server.
-promtool() {
-    [ -x target/prometheus/usr/bin/promtool ] && return
-    echo "setup: unpacking promtool into target/prometheus"
-    as_root apt-get update -qq
-    rm -rf target/prometheus && mkdir -p target/prometheus
-    (
-        cd target/prometheus
-        apt-get download -qq -o APT::Sandbox::User=root prometheus
-        dpkg-deb --fsys-tarfile prometheus_*.deb | tar -x --no-same-owner ./usr/bin/promtool
-        rm prometheus_*.deb
-    )
-}
-
-# Clocks of the tests that are off, likewise.
-faketime() {
-    [ -e target/faketime/libfaketimeMT.so.1 ] && return
-    echo "setup: unpacking libfaketime into target/faketime"
-    as_root apt-get update -qq
-    rm -rf target/faketime && mkdir -p target/faketime
-    (
-        cd target/faketime
-        apt-get download -qq -o APT::Sandbox::User=root libfaketime
-        dpkg-deb --fsys-tarfile libfaketime_*.deb |
-            tar -x --no-same-owner --strip-components=5 --wildcards './usr/lib/*/faketime/libfaketimeMT.so.1'
-        rm libfaketime_*.deb
-    )
+    unpack pooler pgbouncer usr/sbin/pgbouncer ./usr/sbin/pgbouncer
+    unpack prometheus prometheus usr/bin/promtool ./usr/bin/promtool
+    unpack faketime libfaketime libfaketimeMT.so.1 './usr/lib/*/faketime/libfaketimeMT.so.1' --strip-components=5
 }
 
 pgrx() {
@@ -116,10 +87,7 @@ pgrx() {
     install_packages dpkg-dev xz-utils systemd
     # What the page is looked at with.
     install_packages chromium
-    mta
-    pooler
-    promtool
-    faketime
+    servers
     case "$(cargo pgrx --version 2>/dev/null)" in
         "cargo-pgrx $PGRX_VERSION") ;;
         *) cargo install --locked cargo-pgrx --version "$PGRX_VERSION" ;;

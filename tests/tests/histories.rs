@@ -12,11 +12,10 @@ use klaxon_tests::history::arrivals::{self, Receiver};
 use klaxon_tests::history::emitter::{Emitter, MARKS};
 use klaxon_tests::history::faults::{Fault, Faults};
 use klaxon_tests::history::ledger::Ledger;
-use klaxon_tests::history::plan::CHANNELS;
+use klaxon_tests::history::plan::{self, CHANNELS};
 use klaxon_tests::history::verdict::{self, Evidence};
 use klaxon_tests::scene::Scene;
 use klaxon_tests::until::{until, until_within};
-use serde_json::json;
 use tokio::sync::watch;
 
 const EMITTERS: usize = 12;
@@ -53,21 +52,7 @@ async fn set() -> (Scene<'static>, Receiver) {
         .unwrap();
     client.batch_execute(MARKS).await.unwrap();
     for (channel, events, project) in CHANNELS {
-        let config = json!({"url": format!("https://{}/{channel}", arrivals::HOST), "retry_schedule": [1, 1, 2, 2, 5, 5, 10, 10]});
-        client
-            .execute(
-                "INSERT INTO klaxon.channel (name, kind, config) VALUES ($1, 'webhook', $2)",
-                &[&channel, &config],
-            )
-            .await
-            .unwrap();
-        client
-            .execute(
-                "SELECT klaxon.subscribe(ARRAY[$1::text], $2, project => $3, owner => NULL)",
-                &[&channel, &events, &project],
-            )
-            .await
-            .unwrap();
+        plan::subscribe(client, channel, arrivals::HOST, events, project).await;
     }
     (scene, receiver)
 }

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use fastrand::Rng;
+use serde_json::json;
+use tokio_postgres::Client;
 
 /// A type of event and a project, as the channels of a history tell them apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -38,6 +40,29 @@ pub const CHANNELS: [(&str, &[&str], Option<&str>); 6 + PROBES] = [
     ("probe-4", &[PROBE.name], None),
     ("ill", &[ILL.name], None),
 ];
+
+/// Makes a global channel at a path of its own, tried again soon and often, and a shared subscription.
+///
+/// # Panics
+/// When the database refuses.
+pub async fn subscribe(client: &Client, channel: &str, host: &str, events: &[&str], project: Option<&str>) {
+    let config =
+        json!({"url": format!("https://{host}/{channel}"), "retry_schedule": [1, 1, 2, 2, 5, 5, 10, 10]});
+    client
+        .execute(
+            "INSERT INTO klaxon.channel (name, kind, config) VALUES ($1, 'webhook', $2)",
+            &[&channel, &config],
+        )
+        .await
+        .expect("the database takes it");
+    client
+        .execute(
+            "SELECT klaxon.subscribe(ARRAY[$1::text], $2, project => $3, owner => NULL)",
+            &[&channel, &events, &project],
+        )
+        .await
+        .expect("the database takes it");
+}
 
 impl Kind {
     fn draw(rng: &mut Rng) -> Self {

@@ -13,17 +13,16 @@ use klaxon_tests::history::emitter::{Emitter, MARKS};
 use klaxon_tests::history::faults::{Aftermath, Incident};
 use klaxon_tests::history::ledger::Ledger;
 use klaxon_tests::history::now;
-use klaxon_tests::history::plan::{CHANNELS, Kind, PROBE, PROBES};
+use klaxon_tests::history::plan::{self, CHANNELS, Kind, PROBE, PROBES};
 use klaxon_tests::history::verdict::{self, Evidence, Verdict};
 use klaxon_tests::limit::within_time;
 use klaxon_tests::scene::Scene;
 use klaxon_tests::until::until;
 use klaxon_tests::worker::{LogLine, Worker};
-use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::{Config, NoTls};
 use uuid::Uuid;
 
 use crate::is_full;
@@ -90,7 +89,7 @@ impl Ground {
         let receiver = Receiver::start(&scene.authority).await.expect("the receiver starts");
         scene.connect(receiver.connect_to());
         for (channel, events, project) in CHANNELS {
-            subscribe(&scene.client, channel, arrivals::HOST, events, project).await;
+            plan::subscribe(&scene.client, channel, arrivals::HOST, events, project).await;
         }
         Self {
             scene,
@@ -237,26 +236,6 @@ impl Ground {
         self.scene.database.cluster.stop(Stop::Immediate).unwrap();
         verdict
     }
-}
-
-/// A global channel at a path of its own, and a shared subscription.
-pub async fn subscribe(client: &Client, channel: &str, host: &str, events: &[&str], project: Option<&str>) {
-    let config =
-        json!({"url": format!("https://{host}/{channel}"), "retry_schedule": [1, 1, 2, 2, 5, 5, 10, 10]});
-    client
-        .execute(
-            "INSERT INTO klaxon.channel (name, kind, config) VALUES ($1, 'webhook', $2)",
-            &[&channel, &config],
-        )
-        .await
-        .unwrap();
-    client
-        .execute(
-            "SELECT klaxon.subscribe(ARRAY[$1::text], $2, project => $3, owner => NULL)",
-            &[&channel, &events, &project],
-        )
-        .await
-        .unwrap();
 }
 
 /// Emits an event, whatever happens to the session: a key keeps it one.

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use klaxon_tests::history::manners::{self, Manner, Mannered};
-use klaxon_tests::history::plan::ILL;
+use klaxon_tests::history::plan::{ILL, subscribe};
 use klaxon_tests::until::{until, until_within};
 use tokio::net::TcpListener;
 use tokio::time::sleep;
 
-use crate::ground::{DRAINED, Ground, subscribe};
+use crate::ground::{DRAINED, Ground};
 use crate::times;
 
 /// One of the receivers answers like this for a while. The others do not notice, and what was for it arrives
