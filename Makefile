@@ -16,7 +16,7 @@ endif
 # Root installs at once; others through sudo, unless they own Postgres' folders.
 SUDO := $(shell [ "$$(id -u)" -eq 0 ] || [ -w "$$($(PG_CONFIG) --pkglibdir 2>/dev/null)" ] || echo sudo)
 
-.PHONY: setup setup-system build install demo test test-pg test-client test-faults soak histories fuzz proof lint bench package schema clean-install
+.PHONY: setup setup-system build install demo test test-pg test-client test-faults soak histories fuzz proof lint reference book bench package schema clean-install
 .DEFAULT_GOAL := build
 
 setup: ## a bare Debian 12 with Rust becomes a working tool chain
@@ -101,6 +101,13 @@ SCHEMA_OUT ?= sql/pg_klaxon--$(VERSION).sql
 schema: ## writes sql/pg_klaxon--VERSION.sql
 	cd extension && cargo pgrx schema pg$(PG_MAJOR) $(FEATURES) --out ../$(SCHEMA_OUT)
 	@pgrx-config/schema.sh strip $(SCHEMA_OUT)
+
+reference: setup ## writes docs/reference/ from the schema's comments and the program's definitions
+	$(MAKE) install PROFILE=release
+	KLAXON_BLESS=1 KLAXON_BIN=$(CURDIR)/target/release/klaxon cargo test -p klaxon-tests --test document reference::
+
+book: setup ## the documentation as HTML, in target/book
+	target/counterparts/bin/mdbook build docs
 
 bench: install ## the figures of docs/benchmarks.md, in half an hour; QUICK=1: roughly, in five minutes
 	QUICK=$(QUICK) KLAXON_BIN=$(CURDIR)/target/release/klaxon cargo run --release -p klaxon-bench
