@@ -47,6 +47,7 @@ async fn checks(
     wake_up(&session.client, findings).await?;
     pooler(&mut session, findings).await?;
     upkeep(&facts, findings)?;
+    restored(&session.client, findings).await?;
     workers(&session.client, findings).await?;
     if keys.is_some() {
         egress::examine(&session.client, settings, findings).await?;
@@ -267,6 +268,32 @@ fn upkeep(facts: &Row, findings: &mut Findings) -> anyhow::Result<()> {
                 published.join(", ")
             ),
             "publish your own tables alone: ALTER PUBLICATION … SET TABLE …",
+        );
+    }
+    Ok(())
+}
+
+/// Whether all of it was restored. Foreign keys step aside for `pg_restore`, so that a part of a dump may be
+/// there without the rest.
+async fn restored(client: &Client, findings: &mut Findings) -> anyhow::Result<()> {
+    let rows = client
+        .query("SELECT relation, field, target, orphans FROM klaxon.orphans()", &[])
+        .await
+        .map_err(describe)?;
+    let mut found = Vec::new();
+    for row in rows {
+        let (relation, field, target): (String, String, String) =
+            (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        let orphans: i64 = row.try_get(3)?;
+        found.push(format!("{orphans} of {relation} by {field}, which is not in {target}"));
+    }
+    if found.is_empty() {
+        findings.ok("references", "every row points to one that is there");
+    } else {
+        findings.warn(
+            "references",
+            format!("rows point nowhere: {}", found.join("; ")),
+            "restore what they point to, from the same dump, or delete them",
         );
     }
     Ok(())
