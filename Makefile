@@ -3,6 +3,9 @@ PG_CONFIG ?= /usr/bin/pg_config
 PG_MAJOR  := $(shell $(PG_CONFIG) --version 2>/dev/null | sed 's/[^0-9]*\([0-9]*\).*/\1/')
 VERSION   := 0.1.0
 FEATURES   = --no-default-features --features pg$(or $(PG_MAJOR),15)
+# Where the versions that `make setup VERSIONS="17 18"` unpacks are.
+export KLAXON_POSTGRES ?= /var/cache/pg_klaxon
+export VERSIONS
 # The demo is built unoptimised: a fresh clone sees its first delivery in half the time.
 PROFILE   ?= release
 BUILT      = target/$(patsubst dev,debug,$(PROFILE))
@@ -16,10 +19,10 @@ endif
 # Root installs at once; others through sudo, unless they own Postgres' folders.
 SUDO := $(shell [ "$$(id -u)" -eq 0 ] || [ -w "$$($(PG_CONFIG) --pkglibdir 2>/dev/null)" ] || echo sudo)
 
-.PHONY: setup setup-system build install demo test test-pg test-client test-faults soak histories fuzz proof lint bench package schema clean-install
+.PHONY: setup setup-system build install demo test test-pg test-client test-versions test-faults soak histories fuzz proof lint bench package schema clean-install
 .DEFAULT_GOAL := build
 
-setup: ## a bare Debian 12 with Rust becomes a working tool chain
+setup: ## a bare Debian 12 with Rust becomes a working tool chain; VERSIONS="17 18": and has these versions of PostgreSQL
 	@pgrx-config/setup.sh pgrx
 
 setup-system:
@@ -58,7 +61,24 @@ test-pg:
 	fi
 
 test-client:
-	KLAXON_BIN=$(CURDIR)/target/release/klaxon cargo test --no-fail-fast -p klaxon-tests
+	KLAXON_BIN=$(CURDIR)/target/release/klaxon cargo test --no-fail-fast -p klaxon-tests $(addprefix --test ,$(FILES))
+
+# What does not depend on the version of Postgres, and is tested with Debian's own alone:
+#   package    packages are made for Debian's Postgres, and are of the worker and files otherwise
+#   demo_input, install   read files, and start no Postgres
+#   shell      completions and manual pages, which the worker prints without a database
+#   egress, mail, preview, vendors   between the worker and receivers: what comes from the database is rows of `outbox`
+#   page       between the worker and a browser
+ONCE := package demo_input install shell egress mail preview vendors page
+AGAIN = $(filter-out $(ONCE),$(basename $(notdir $(wildcard tests/tests/*.rs))) faults)
+OTHERS := 17 18
+
+test-versions: ## what depends on the version of PostgreSQL, again with the OTHERS than Debian's own
+	$(MAKE) setup VERSIONS="$(OTHERS)"
+	for version in $(OTHERS); do \
+		$(MAKE) PG_CONFIG=$(KLAXON_POSTGRES)/postgresql-$$version/bin/pg_config PROFILE=release \
+			test-pg install test-client FILES="$(AGAIN)" || exit 1; \
+	done
 
 histories: setup ## two workers under the randomised histories, for HISTORY_SECONDS
 	$(MAKE) install PROFILE=release

@@ -19,6 +19,7 @@ pub mod mta;
 pub mod name_server;
 pub mod network;
 pub mod pooler;
+pub mod postgres;
 pub mod process;
 pub mod proxy;
 pub mod receiver;
