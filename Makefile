@@ -35,7 +35,7 @@ build: setup-system ## the extension's library and the worker
 install: build ## the extension into the Postgres of PG_CONFIG
 	$(SUDO) install -d "$$($(PG_CONFIG) --pkglibdir)" "$$($(PG_CONFIG) --sharedir)/extension"
 	$(SUDO) install -m 755 $(BUILT)/libpg_klaxon.so "$$($(PG_CONFIG) --pkglibdir)/pg_klaxon.so"
-	$(SUDO) install -m 644 extension/pg_klaxon.control sql/pg_klaxon--$(VERSION).sql "$$($(PG_CONFIG) --sharedir)/extension/"
+	$(SUDO) install -m 644 extension/pg_klaxon.control sql/pg_klaxon--*.sql "$$($(PG_CONFIG) --sharedir)/extension/"
 
 demo: PROFILE = dev
 demo: install ## events of a real test run leave a transaction and arrive; KEEP=1 leaves it running
@@ -128,7 +128,7 @@ bench: install ## the figures of docs/benchmarks.md, in half an hour; QUICK=1: r
 package: build ## target/: a tar ball, and in packages/ Debian packages of the extension and the worker
 	rm -rf target/package target/packages && mkdir -p target/package/pg_klaxon-$(VERSION)
 	cp target/release/libpg_klaxon.so target/package/pg_klaxon-$(VERSION)/pg_klaxon.so
-	cp target/release/klaxon extension/pg_klaxon.control sql/pg_klaxon--$(VERSION).sql README.md CHANGELOG.md LICENSE-APACHE LICENSE-MIT \
+	cp target/release/klaxon extension/pg_klaxon.control sql/pg_klaxon--*.sql README.md CHANGELOG.md LICENSE-APACHE LICENSE-MIT \
 		target/package/pg_klaxon-$(VERSION)/
 	tar -C target/package -czf target/pg_klaxon-$(VERSION)-pg$(PG_MAJOR).tar.gz pg_klaxon-$(VERSION)
 	packaging/debian.sh target/release/libpg_klaxon.so target/release/klaxon $(PG_MAJOR) target/packages

@@ -1983,6 +1983,7 @@ DECLARE
     raised bigint;
     skipped bigint;
     careful bigint;
+    schema_version text := (SELECT e.extversion FROM pg_extension AS e WHERE e.extname = 'pg_klaxon');
     warned text[];
 BEGIN
     -- Rights of the owner: it counts everybody's rows, since a user who waits for a message must
@@ -2012,6 +2013,7 @@ BEGIN
     warned := array_remove(ARRAY[
         CASE WHEN NOT deployed THEN 'the database belongs to no deployment: run "klaxon init"' END,
         CASE WHEN alive = 0 THEN 'no worker is alive: run "klaxon run"' END,
+        CASE WHEN schema_version <> library THEN format('the schema is %s and the library %s: run "klaxon doctor"', schema_version, library) END,
         CASE WHEN outdated > 0 THEN format('%s of another version than the library, which is %s',
             CASE outdated WHEN 1 THEN '1 worker is' ELSE outdated || ' workers are' END, library) END,
         CASE WHEN deaf > 0 AND wakeup_mode <> 'poll' THEN format('no notification reaches %s, which poll%s: is there a pooler in between?',
@@ -3037,6 +3039,14 @@ BEGIN
 END
 $$;
 ALTER TABLE klaxon.subscription ENABLE ALWAYS TRIGGER index_patterns;
+
+-- A publication for all tables, as many tools make it, has these too. Without a primary key there must be
+-- something else by which a row is known, or it can be neither changed nor deleted any more.
+ALTER TABLE klaxon.agent REPLICA IDENTITY FULL;
+ALTER TABLE klaxon.subscription_pattern REPLICA IDENTITY FULL;
+ALTER TABLE klaxon.held_back REPLICA IDENTITY FULL;
+ALTER TABLE klaxon.filter_error REPLICA IDENTITY FULL;
+ALTER TABLE klaxon.watcher_error REPLICA IDENTITY FULL;
 
 -- A restore of a part, or one whose errors nobody read, may leave rows that point nowhere.
 CREATE FUNCTION klaxon.orphans() RETURNS TABLE (relation text, field text, target text, orphans bigint)

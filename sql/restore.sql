@@ -23,6 +23,14 @@ END
 $$;
 ALTER TABLE klaxon.subscription ENABLE ALWAYS TRIGGER index_patterns;
 
+-- A publication for all tables, as many tools make it, has these too. Without a primary key there must be
+-- something else by which a row is known, or it can be neither changed nor deleted any more.
+ALTER TABLE klaxon.agent REPLICA IDENTITY FULL;
+ALTER TABLE klaxon.subscription_pattern REPLICA IDENTITY FULL;
+ALTER TABLE klaxon.held_back REPLICA IDENTITY FULL;
+ALTER TABLE klaxon.filter_error REPLICA IDENTITY FULL;
+ALTER TABLE klaxon.watcher_error REPLICA IDENTITY FULL;
+
 -- A restore of a part, or one whose errors nobody read, may leave rows that point nowhere.
 CREATE FUNCTION klaxon.orphans() RETURNS TABLE (relation text, field text, target text, orphans bigint)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, klaxon, pg_temp AS $$

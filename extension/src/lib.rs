@@ -7,6 +7,7 @@
 //! | [`redeliver`] | dead letters and past events, once more |
 //! | [`matcher`] | the subscriptions of one event type and project, compiled, per backend |
 //! | [`relcache`] | the invalidation that drops them |
+//! | [`schema`] | whether the library goes with the schema |
 //! | [`snapshot`] | the snapshot the matchers are read under |
 //! | [`transition`] | the transition table of a statement trigger |
 //! | [`restore`] | foreign keys that step aside while a dump is restored |
@@ -39,6 +40,7 @@ mod redeliver;
 mod relay;
 mod relcache;
 mod restore;
+mod schema;
 mod setting;
 mod snapshot;
 mod subscription;

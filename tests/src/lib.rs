@@ -23,6 +23,7 @@ pub mod postgres;
 pub mod process;
 pub mod proxy;
 pub mod receiver;
+pub mod release;
 pub mod scene;
 pub mod signature;
 pub mod smtp;

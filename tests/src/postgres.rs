@@ -1,9 +1,11 @@
-//! An installation of Postgres: the one under test, or another version's.
+//! An installation of Postgres: the one under test, another version's, or a copy to change.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 use anyhow::Context as _;
+use tempfile::TempDir;
 
 use crate::process;
 
@@ -11,7 +13,10 @@ use crate::process;
 #[derive(Clone, Debug)]
 pub struct Postgres {
     bin: PathBuf,
+    library: PathBuf,
     share: PathBuf,
+    /// Of a copy: gone with the last that uses it.
+    _folder: Option<Arc<TempDir>>,
 }
 
 impl Postgres {
@@ -37,7 +42,30 @@ impl Postgres {
         let ask = |what: &str| {
             process::run(Command::new(&pg_config).arg(what)).map(|answer| PathBuf::from(answer.trim()))
         };
-        Ok(Self { bin: ask("--bindir")?, share: ask("--sharedir")? })
+        Ok(Self {
+            bin: ask("--bindir")?,
+            library: ask("--pkglibdir")?,
+            share: ask("--sharedir")?,
+            _folder: None,
+        })
+    }
+
+    /// A copy of it, whose extensions can be changed without anybody else noticing: Postgres finds its files from
+    /// where its programs are.
+    ///
+    /// # Errors
+    /// It cannot be copied.
+    pub fn copy(&self) -> anyhow::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("klaxon-postgres-").tempdir()?;
+        process::run(Command::new("chmod").arg("755").arg(folder.path()))?;
+        let copied = |from: &Path| -> anyhow::Result<PathBuf> {
+            let to = folder.path().join(from.strip_prefix("/").context("pg_config answers absolute paths")?);
+            std::fs::create_dir_all(to.parent().context("it has a parent")?)?;
+            process::run(Command::new("cp").arg("-a").arg(from).arg(&to))?;
+            Ok(to)
+        };
+        let (bin, library, share) = (copied(&self.bin)?, copied(&self.library)?, copied(&self.share)?);
+        Ok(Self { bin, library, share, _folder: Some(Arc::new(folder)) })
     }
 
     /// One of its programs.
@@ -52,10 +80,22 @@ impl Postgres {
         &self.bin
     }
 
+    /// The folder of control files and scripts.
+    #[must_use]
+    pub fn extension(&self) -> PathBuf {
+        self.share.join("extension")
+    }
+
+    /// The folder of libraries.
+    #[must_use]
+    pub fn library(&self) -> &Path {
+        &self.library
+    }
+
     /// Whether the extension is installed there.
     #[must_use]
     pub fn has_klaxon(&self) -> bool {
-        self.share.join("extension/pg_klaxon.control").is_file()
+        self.extension().join("pg_klaxon.control").is_file()
     }
 
     /// Its major version.
