@@ -163,8 +163,9 @@ BEGIN
     END IF;
     -- A dump carries the built-in types that were edited; the installation has already written them.
     IF NEW.built_in AND EXISTS (SELECT FROM klaxon.event_type WHERE name = NEW.name AND built_in) THEN
+        -- created_at too, by which the journal knows it for history.
         UPDATE klaxon.event_type
-        SET description = NEW.description, severity = NEW.severity, resolves = NEW.resolves
+        SET description = NEW.description, severity = NEW.severity, resolves = NEW.resolves, created_at = NEW.created_at
         WHERE name = NEW.name;
         RETURN NULL;
     END IF;
@@ -1058,6 +1059,14 @@ CREATE FUNCTION "begin_channels"()
 /* </end connected objects> */
 
 /* <begin connected objects> */
+-- pg_klaxon::restore::begin_restore
+CREATE FUNCTION "begin_restore"()
+	RETURNS TRIGGER
+	LANGUAGE c
+	AS 'MODULE_PATHNAME', 'begin_restore_wrapper';
+/* </end connected objects> */
+
+/* <begin connected objects> */
 -- pg_klaxon::subscription::check_subscription
 CREATE FUNCTION "check_subscription"()
 	RETURNS TRIGGER
@@ -1071,6 +1080,14 @@ CREATE FUNCTION "configuration_changed"()
 	RETURNS TRIGGER
 	LANGUAGE c
 	AS 'MODULE_PATHNAME', 'configuration_changed_wrapper';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- pg_klaxon::restore::end_restore
+CREATE FUNCTION "end_restore"()
+	RETURNS TRIGGER
+	LANGUAGE c
+	AS 'MODULE_PATHNAME', 'end_restore_wrapper';
 /* </end connected objects> */
 
 /* <begin connected objects> */
@@ -1974,6 +1991,7 @@ DECLARE
     raised bigint;
     skipped bigint;
     careful bigint;
+    schema_version text := (SELECT e.extversion FROM pg_extension AS e WHERE e.extname = 'pg_klaxon');
     warned text[];
 BEGIN
     -- Rights of the owner: it counts everybody's rows, since a user who waits for a message must
@@ -2003,6 +2021,7 @@ BEGIN
     warned := array_remove(ARRAY[
         CASE WHEN NOT deployed THEN 'the database belongs to no deployment: run "klaxon init"' END,
         CASE WHEN alive = 0 THEN 'no worker is alive: run "klaxon run"' END,
+        CASE WHEN schema_version <> library THEN format('the schema is %s and the library %s: run "klaxon doctor"', schema_version, library) END,
         CASE WHEN outdated > 0 THEN format('%s of another version than the library, which is %s',
             CASE outdated WHEN 1 THEN '1 worker is' ELSE outdated || ' workers are' END, library) END,
         CASE WHEN deaf > 0 AND wakeup_mode <> 'poll' THEN format('no notification reaches %s, which poll%s: is there a pooler in between?',
@@ -3001,6 +3020,73 @@ COMMENT ON PROCEDURE klaxon.test_config(text, jsonb, boolean, integer, text, tex
 /* <begin connected objects> */
 -- requires:
 --   channel_test
+--   restore::begin_restore
+--   restore::end_restore
+
+-- How a dump comes back. pg_restore with several jobs loads an extension's tables in no particular order, so
+-- that foreign keys would refuse rows that come before those they point to. While it loads these tables they
+-- step aside; see docs/adr/0009-foreign-keys-step-aside.md.
+COMMENT ON FUNCTION klaxon.begin_restore() IS 'Trigger: where the statement is pg_restore''s, foreign keys step aside';
+COMMENT ON FUNCTION klaxon.end_restore() IS 'Trigger: they are back';
+
+DO $$
+DECLARE
+    pointing text;
+BEGIN
+    -- Those with foreign keys that are in dumps.
+    FOREACH pointing IN ARRAY ARRAY['member', 'channel', 'channel_secret', 'default_subscription', 'subscription', 'subscription_channel'] LOOP
+        EXECUTE pg_catalog.format('CREATE TRIGGER begin_restore BEFORE INSERT ON klaxon.%I FOR EACH STATEMENT EXECUTE FUNCTION klaxon.begin_restore()', pointing);
+        EXECUTE pg_catalog.format('CREATE TRIGGER end_restore AFTER INSERT ON klaxon.%I FOR EACH STATEMENT EXECUTE FUNCTION klaxon.end_restore()', pointing);
+        EXECUTE pg_catalog.format('ALTER TABLE klaxon.%I ENABLE ALWAYS TRIGGER end_restore', pointing);
+    END LOOP;
+    -- What is derived from restored rows, and who must learn of them. The rest checks, seals or records what
+    -- was checked, sealed and recorded when it was written.
+    FOREACH pointing IN ARRAY ARRAY['member', 'channel', 'channel_secret', 'subscription', 'subscription_channel'] LOOP
+        EXECUTE pg_catalog.format('ALTER TABLE klaxon.%I ENABLE ALWAYS TRIGGER configuration_changed', pointing);
+    END LOOP;
+END
+$$;
+ALTER TABLE klaxon.subscription ENABLE ALWAYS TRIGGER index_patterns;
+
+-- A publication for all tables, as many tools make it, has these too. Without a primary key there must be
+-- something else by which a row is known, or it can be neither changed nor deleted any more.
+ALTER TABLE klaxon.agent REPLICA IDENTITY FULL;
+ALTER TABLE klaxon.subscription_pattern REPLICA IDENTITY FULL;
+ALTER TABLE klaxon.held_back REPLICA IDENTITY FULL;
+ALTER TABLE klaxon.filter_error REPLICA IDENTITY FULL;
+ALTER TABLE klaxon.watcher_error REPLICA IDENTITY FULL;
+
+-- A restore of a part, or one whose errors nobody read, may leave rows that point nowhere.
+CREATE FUNCTION klaxon.orphans() RETURNS TABLE (relation text, field text, target text, orphans bigint)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, klaxon, pg_temp AS $$
+DECLARE
+    key text;
+BEGIN
+    -- Rights of the owner: who may not see the rows may learn that there are some.
+    FOR relation, field, target, key IN
+        SELECT format('klaxon.%I', c.relname), quote_ident(a.attname), format('klaxon.%I', t.relname), quote_ident(k.attname)
+        FROM pg_constraint AS f
+        JOIN pg_class AS c ON c.oid = f.conrelid
+        JOIN pg_attribute AS a ON a.attrelid = f.conrelid AND a.attnum = f.conkey[1]
+        JOIN pg_class AS t ON t.oid = f.confrelid
+        JOIN pg_attribute AS k ON k.attrelid = f.confrelid AND k.attnum = f.confkey[1]
+        WHERE f.contype = 'f' AND f.connamespace = 'klaxon'::regnamespace
+        ORDER BY 1, 2
+    LOOP
+        EXECUTE format('SELECT count(*) FROM %s AS c WHERE c.%s IS NOT NULL AND NOT EXISTS (SELECT FROM %s AS t WHERE t.%s = c.%s)',
+                       relation, field, target, key, field) INTO orphans;
+        IF orphans > 0 THEN
+            RETURN NEXT;
+        END IF;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION klaxon.orphans() IS 'Foreign keys with rows that point nowhere, and how many; none unless a restore was incomplete';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- requires:
+--   restore
 --   identity::version
 --   explain::explain_event
 --   redeliver::retry_dead
@@ -3056,6 +3142,7 @@ GRANT EXECUTE ON FUNCTION klaxon.request_config_test(text, jsonb), klaxon.config
 GRANT EXECUTE ON PROCEDURE klaxon.test_config(text, jsonb, boolean, integer, text, text) TO klaxon_user, klaxon_app, klaxon_admin;
 GRANT EXECUTE ON PROCEDURE klaxon.test_channel(text, boolean, integer, text, text) TO klaxon_user, klaxon_app, klaxon_admin;
 GRANT EXECUTE ON FUNCTION klaxon.status() TO klaxon_user, klaxon_app, klaxon_admin, klaxon_worker;
+GRANT EXECUTE ON FUNCTION klaxon.orphans() TO klaxon_admin, klaxon_worker;
 GRANT EXECUTE ON FUNCTION klaxon.prune(interval, interval, interval) TO klaxon_admin;
 
 -- Emitters.

@@ -7,8 +7,10 @@
 //! | [`redeliver`] | dead letters and past events, once more |
 //! | [`matcher`] | the subscriptions of one event type and project, compiled, per backend |
 //! | [`relcache`] | the invalidation that drops them |
+//! | [`schema`] | whether the library goes with the schema |
 //! | [`snapshot`] | the snapshot the matchers are read under |
 //! | [`transition`] | the transition table of a statement trigger |
+//! | [`restore`] | foreign keys that step aside while a dump is restored |
 //! | [`journal`] | changes of the configuration, for the audit log |
 //! | [`jsonb`] | `jsonb`, read where it lies |
 //! | [`channel`] | masking and sealing of channels' secrets |
@@ -37,6 +39,8 @@ mod matcher;
 mod redeliver;
 mod relay;
 mod relcache;
+mod restore;
+mod schema;
 mod setting;
 mod snapshot;
 mod subscription;
@@ -125,10 +129,15 @@ extension_sql_file!(
     requires = ["watcher", redeliver::request_channel_test, channel::request_config_test]
 );
 extension_sql_file!(
+    "../../sql/restore.sql",
+    name = "restore",
+    requires = ["channel_test", restore::begin_restore, restore::end_restore]
+);
+extension_sql_file!(
     "../../sql/policy.sql",
     name = "policy",
     requires =
-        ["channel_test", identity::version, explain::explain_event, redeliver::retry_dead, redeliver::replay]
+        ["restore", identity::version, explain::explain_event, redeliver::retry_dead, redeliver::replay]
 );
 extension_sql_file!("../../sql/dump.sql", name = "dump", requires = ["policy"], finalize);
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use klaxon_tests::database::{EMITTER_ROLE, WORKER_ROLE};
 use klaxon_tests::history::now;
 use klaxon_tests::pooler::Pooler;
+use klaxon_tests::postgres::Postgres;
 use tokio::time::sleep;
 use tokio_postgres::Config;
 
@@ -37,14 +38,7 @@ async fn listener_killed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn queue_full() {
     const TEST: &str = "session::queue_full";
-    let major = std::env::var("PG_CONFIG").unwrap_or_else(|_| "pg_config".to_owned());
-    let version = klaxon_tests::process::run(std::process::Command::new(major).arg("--version")).unwrap();
-    let major: u32 = version
-        .trim_start_matches(|sign: char| !sign.is_ascii_digit())
-        .split(|sign: char| !sign.is_ascii_digit())
-        .next()
-        .and_then(|digits| digits.parse().ok())
-        .expect("a version");
+    let major = Postgres::under_test().and_then(|postgres| postgres.major()).unwrap();
     if major < 17 {
         let _ = writeln!(
             std::io::stderr(),
