@@ -8,6 +8,7 @@
 //! | [`filter`] | what else must hold of an event that a subscription names |
 //! | [`seal`] | secrets sealed to the worker's public key |
 //! | [`signature`] | how a webhook's receiver knows it is us |
+//! | [`traceparent`] | where in a trace an event was emitted |
 //! | [`audit`] | the record of an attempt, its canonical bytes and the chain of them |
 
 #![warn(missing_docs)]
@@ -19,3 +20,4 @@ pub mod glob;
 pub mod payload;
 pub mod seal;
 pub mod signature;
+pub mod traceparent;

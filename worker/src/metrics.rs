@@ -26,6 +26,8 @@ const CIRCUITS: &str = "klaxon_open_circuits";
 const SERVED: &str = "klaxon_databases_served";
 /// Always 1, with the version.
 const BUILD: &str = "klaxon_build_info";
+/// Spans, by what became of them.
+const SPANS: &str = "klaxon_spans_total";
 /// How often samples become counts: until then each takes memory, and nobody need ever ask for them.
 const UPKEEP: Duration = Duration::from_secs(5);
 /// What the database says of itself, whichever worker is asked.
@@ -82,6 +84,11 @@ pub fn attempt(
     }
 }
 
+/// Takes in spans that were `exported`, or `dropped` for whatever reason. There is nothing of it where none are.
+pub fn spans(outcome: &'static str, count: u64) {
+    metrics::counter!(SPANS, "outcome" => outcome).increment(count);
+}
+
 /// What an engine knows, a heartbeat old at most.
 pub fn engine(database: &str, shards: usize, circuits: usize) {
     metrics::gauge!(SHARDS, "database" => database.to_owned()).set(shards as f64);
@@ -119,6 +126,7 @@ impl Recorder {
             Unit::Seconds,
             "From the beginning of the transaction that wrote a delivery to the answer that it arrived"
         );
+        metrics::describe_counter!(SPANS, "Spans of attempts that were exported, or dropped");
         metrics::describe_gauge!(IN_FLIGHT, "Attempts that are being made");
         metrics::describe_gauge!(SHARDS, "Shards that this worker owns, of 64");
         metrics::describe_gauge!(CIRCUITS, "Channels that do not answer and are left alone for a while");
