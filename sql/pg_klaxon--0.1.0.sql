@@ -484,6 +484,14 @@ AS 'MODULE_PATHNAME', 'retry_dead_wrapper';
 /* </end connected objects> */
 
 /* <begin connected objects> */
+-- pg_klaxon::trace::traceparent
+CREATE  FUNCTION "traceparent"() RETURNS TEXT /* Option < String > */
+STRICT STABLE PARALLEL SAFE
+LANGUAGE c /* Rust */
+AS 'MODULE_PATHNAME', 'traceparent_wrapper';
+/* </end connected objects> */
+
+/* <begin connected objects> */
 -- pg_klaxon::watch::setup::unwatch
 
 CREATE FUNCTION klaxon.unwatch(target regclass)
@@ -503,6 +511,7 @@ AS 'MODULE_PATHNAME', 'uuid_v7_wrapper';
 --   subscription
 --   identity::uuid_v7
 --   identity::principal
+--   trace::traceparent
 
 -- What happened. Every way to emit ends in an INSERT here; the statement trigger `match_events`
 -- does the rest. `type` has no foreign key: checking it in the trigger, once per statement and
@@ -515,7 +524,9 @@ CREATE TABLE klaxon.event (
     dedup_key    text CHECK (length(dedup_key) BETWEEN 1 AND 500),
     occurred_at  timestamptz NOT NULL DEFAULT now() CHECK (isfinite(occurred_at)),
     emitted_by   text NOT NULL DEFAULT klaxon.principal(),
-    created_at   timestamptz NOT NULL DEFAULT now()
+    created_at   timestamptz NOT NULL DEFAULT now(),
+    -- Null, and so no byte of the row, unless the session is traced.
+    traceparent  text DEFAULT klaxon.traceparent()
 );
 COMMENT ON TABLE  klaxon.event IS 'What happened; inserting here is emitting';
 COMMENT ON COLUMN klaxon.event.id IS 'UUID version 7';
@@ -526,6 +537,7 @@ COMMENT ON COLUMN klaxon.event.dedup_key IS 'A second event with the same key, t
 COMMENT ON COLUMN klaxon.event.occurred_at IS 'When it happened';
 COMMENT ON COLUMN klaxon.event.emitted_by IS 'klaxon.principal() of the emitter';
 COMMENT ON COLUMN klaxon.event.created_at IS 'Start of the emitting transaction. A row with another time is history being restored and is not matched';
+COMMENT ON COLUMN klaxon.event.traceparent IS 'Where in a trace it was emitted, by the setting klaxon.traceparent; a traceparent in the payload counts before it';
 
 -- The keys that are known. Apart from the events, because a unique index there would make the second
 -- of two emitters fail: ON CONFLICT DO NOTHING waits for another transaction only where both use the
@@ -3097,6 +3109,7 @@ COMMENT ON FUNCTION klaxon.orphans() IS 'Foreign keys with rows that point nowhe
 -- says it was made in another transaction counts as restored from a dump.
 COMMENT ON FUNCTION klaxon.version() IS 'The library''s version';
 COMMENT ON FUNCTION klaxon.principal() IS 'Who acts: klaxon.principal for a member of klaxon_app, else the current role';
+COMMENT ON FUNCTION klaxon.traceparent() IS 'The setting klaxon.traceparent, where it is a valid one';
 COMMENT ON FUNCTION klaxon.uuid_v7() IS 'A UUID version 7: ordered by time';
 COMMENT ON FUNCTION klaxon.check_public_key(text) IS 'Raises where a text is not a key that secrets may be sealed to';
 COMMENT ON FUNCTION klaxon.explain_event(text, jsonb, text) IS 'Who would hear of an event, who not and why; emits nothing';
@@ -3115,7 +3128,7 @@ REVOKE ALL ON ALL TABLES IN SCHEMA klaxon FROM PUBLIC;
 REVOKE ALL ON ALL SEQUENCES IN SCHEMA klaxon FROM PUBLIC;
 REVOKE ALL ON ALL ROUTINES IN SCHEMA klaxon FROM PUBLIC;
 
-GRANT EXECUTE ON FUNCTION klaxon.version(), klaxon.principal(), klaxon.uuid_v7()
+GRANT EXECUTE ON FUNCTION klaxon.version(), klaxon.principal(), klaxon.uuid_v7(), klaxon.traceparent()
     TO klaxon_emitter, klaxon_user, klaxon_app, klaxon_admin, klaxon_worker;
 GRANT EXECUTE ON FUNCTION klaxon.notify_event(text, jsonb, text, text, timestamptz), klaxon.known_event(text, text, text)
     TO klaxon_emitter, klaxon_admin;

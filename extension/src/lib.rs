@@ -20,6 +20,7 @@
 //! | [`subtransaction`] | errors that are caught, and undone |
 //! | [`wakeup`] | `NOTIFY`, or the relay's part of it |
 //! | [`relay`] | shared memory and the background worker that notifies for others |
+//! | [`trace`] | where in a trace a session emits |
 //! | [`setting`] | configuration parameters |
 //!
 //! Tables, views, policies and plain functions are SQL, one concept a file, under `sql/`.
@@ -45,6 +46,7 @@ mod setting;
 mod snapshot;
 mod subscription;
 mod subtransaction;
+mod trace;
 mod transition;
 mod wakeup;
 mod watch;
@@ -75,7 +77,7 @@ extension_sql_file!("../../sql/subscription.sql", name = "subscription", require
 extension_sql_file!(
     "../../sql/event.sql",
     name = "event",
-    requires = ["subscription", identity::uuid_v7, identity::principal]
+    requires = ["subscription", identity::uuid_v7, identity::principal, trace::traceparent]
 );
 extension_sql_file!("../../sql/outbox.sql", name = "outbox", requires = ["event"]);
 extension_sql_file!("../../sql/delivery.sql", name = "delivery", requires = ["outbox"]);

@@ -7,6 +7,7 @@
 
 pub mod authority;
 pub mod cluster;
+pub mod collector;
 pub mod counterpart;
 pub mod database;
 pub mod faketime;

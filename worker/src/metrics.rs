@@ -26,6 +26,8 @@ const CIRCUITS: &str = "klaxon_open_circuits";
 const SERVED: &str = "klaxon_databases_served";
 /// Always 1, with the version.
 const BUILD: &str = "klaxon_build_info";
+/// Spans, by what became of them.
+const SPANS: &str = "klaxon_spans_total";
 /// How often samples become counts: until then each takes memory, and nobody need ever ask for them.
 const UPKEEP: Duration = Duration::from_secs(5);
 
@@ -68,7 +70,7 @@ const fn gauge(name: &'static str, labels: &'static [&'static str], says: &'stat
 }
 
 /// What a worker says of itself.
-pub const OWN: [Metric; 8] = [
+pub const OWN: [Metric; 9] = [
     Metric {
         name: ATTEMPTS,
         kind: Kind::Counter,
@@ -86,6 +88,12 @@ pub const OWN: [Metric; 8] = [
         kind: Kind::Histogram,
         labels: &["kind"],
         says: "From the beginning of the transaction that wrote a delivery to the answer that it arrived",
+    },
+    Metric {
+        name: SPANS,
+        kind: Kind::Counter,
+        labels: &["outcome"],
+        says: "Spans of attempts that were exported, or dropped; absent where none are",
     },
     gauge(IN_FLIGHT, &[], "Attempts that are being made"),
     gauge(SHARDS, &["database"], "Shards that this worker owns, of 64"),
@@ -158,6 +166,11 @@ pub fn attempt(
     if let Some(latency) = since_commit {
         metrics::histogram!(LATENCY, "kind" => kind).record(latency.as_secs_f64());
     }
+}
+
+/// Takes in spans that were `exported`, or `dropped` for whatever reason. There is nothing of it where none are.
+pub fn spans(outcome: &'static str, count: u64) {
+    metrics::counter!(SPANS, "outcome" => outcome).increment(count);
 }
 
 /// What an engine knows, a heartbeat old at most.

@@ -30,6 +30,7 @@ use crate::deployment;
 use crate::keyring::Keyring;
 use crate::metrics::Served;
 use crate::statement::{self, Statements};
+use crate::trace::Tracer;
 
 /// How much longer than one attempt may take a worker that was told to stop waits for what is on its
 /// way.
@@ -40,6 +41,8 @@ const DRAIN_MARGIN: Duration = Duration::from_secs(4);
 pub struct Shared {
     /// Who sends.
     pub courier: Arc<Courier>,
+    /// Who says where in a trace an attempt belongs.
+    pub tracer: Tracer,
     /// Deliveries in flight over all.
     pub permits: Arc<Semaphore>,
     /// How many there may be.
