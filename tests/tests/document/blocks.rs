@@ -174,39 +174,45 @@ pub fn follow(chapter: &str) {
     let database = Database::bare(Cluster::shared());
     let psql = database.cluster.client("psql", &database.name).get_program().to_owned();
     let workshop = Workshop::new(Path::new(&psql));
-    let sh = |text: &str, place: &str| run(workshop.shell(&database, text), "", true, place);
-    let sql = |text: &str, good: bool, place: &str| {
+    let sh = |text: &str| run(workshop.shell(&database, text), "", true);
+    let sql = |text: &str, good: bool| {
         let mut command = database.cluster.client("psql", &database.name);
         command.args(["-X", "-v", "ON_ERROR_STOP=1"]).current_dir(workshop.installation.folder());
-        run(command, text, good, place)
+        run(command, text, good)
+    };
+    let perform = |block: &Block| match block.kind {
+        Kind::Sh => sh(&block.text),
+        kind => sql(&block.text, kind == Kind::Sql),
     };
     if script.installed {
-        sql("CREATE EXTENSION pg_klaxon;", true, chapter);
-        sh("klaxon init --config klaxon.toml", chapter);
+        let begun =
+            sql("CREATE EXTENSION pg_klaxon;", true).and_then(|_| sh("klaxon init --config klaxon.toml"));
+        begun.unwrap_or_else(|error| panic!("{chapter}: {error}"));
     }
-    let perform = |block: &Block| {
-        let place = format!("{chapter} line {}", block.line);
+    let wrong = |block: &Block, error: String| -> ! { panic!("{chapter} line {}: {error}", block.line) };
+    let mut printed = String::new();
+    let mut blocks = script.blocks.iter().peekable();
+    while let Some(block) = blocks.next() {
         match block.kind {
-            Kind::Sh => sh(&block.text, &place),
-            kind => sql(&block.text, kind == Kind::Sql, &place),
-        }
-    };
-    let (mut last, mut printed) = (None, String::new());
-    for block in &script.blocks {
-        let begun = Instant::now();
-        match block.kind {
-            Kind::Shows | Kind::ShowsInTheEnd => {
-                while let Err(error) = shows(&printed, &block.text) {
-                    let over = block.kind == Kind::Shows || begun.elapsed() > PATIENCE;
-                    assert!(!over, "{chapter} line {}: {error}", block.line);
-                    sleep(PAUSE);
-                    printed = perform(last.expect("something printed it"));
-                }
-            }
             Kind::Read => {}
+            Kind::Shows | Kind::ShowsInTheEnd => {
+                shows(&printed, &block.text).unwrap_or_else(|error| wrong(block, error));
+            }
             _ => {
-                printed = perform(block);
-                last = Some(block);
+                let begun = Instant::now();
+                let awaited = blocks.peek().filter(|next| next.kind == Kind::ShowsInTheEnd);
+                printed = loop {
+                    let done = perform(block);
+                    let Some(awaited) = awaited else {
+                        break done.unwrap_or_else(|error| wrong(block, error));
+                    };
+                    // What is waited for may not be there yet at all: a log, a row.
+                    match done.and_then(|printed| shows(&printed, &awaited.text).map(|()| printed)) {
+                        Ok(printed) => break printed,
+                        Err(error) if begun.elapsed() > PATIENCE => wrong(awaited, error),
+                        Err(_) => sleep(PAUSE),
+                    }
+                };
             }
         }
     }
@@ -264,8 +270,8 @@ impl Drop for Workshop {
     }
 }
 
-/// What a program prints that is given this to read.
-fn run(mut command: Command, text: &str, good: bool, place: &str) -> String {
+/// What a program prints that is given this to read; an error where it ends otherwise than it should.
+fn run(mut command: Command, text: &str, good: bool) -> Result<String, String> {
     // A file, not a pipe: what a script leaves running would hold a pipe open.
     let mut printed = tempfile::tempfile().expect("a temporary file");
     let mut typed = tempfile::tempfile().expect("a temporary file");
@@ -274,6 +280,5 @@ fn run(mut command: Command, text: &str, good: bool, place: &str) -> String {
     let status = command.stdin(typed).stdout(again()).stderr(again()).status().expect("it starts");
     let mut said = String::new();
     printed.rewind().and_then(|()| printed.read_to_string(&mut said)).expect("it prints UTF-8");
-    assert_eq!(status.success(), good, "{place}: {said}");
-    said
+    if status.success() == good { Ok(said) } else { Err(format!("ended with {status}: {said}")) }
 }
