@@ -1,4 +1,4 @@
-//! The README's tour and the cookbook are run as they stand: every fenced block after a comment
+//! The README's tour, the cookbook and what PostgREST does are run as they stand: every fenced block after a comment
 //! `<!-- test: … -->`.
 //!
 //! `<!-- test: sql -->` runs the block's statements in psql, in one session after the other and one
@@ -106,6 +106,11 @@ fn the_tour_runs_as_it_stands() {
 #[test]
 fn the_cookbook_runs_as_it_stands() {
     follow("docs/cookbook.md");
+}
+
+#[test]
+fn the_requests_of_postgrest_do_what_is_said_of_them() {
+    follow("docs/postgrest.md");
 }
 
 /// Does what a document says, in a database of its own.
