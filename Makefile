@@ -109,6 +109,7 @@ proof: ## the model of discovery, ownership and settling, to wider bounds than `
 
 lint: setup ## formatting, lints, documentation, that the committed schema is the generated one, and whose code we run
 	cargo fmt --all --check
+	cargo fmt --manifest-path examples/rust/Cargo.toml --check
 	cargo clippy --all-targets -p klaxon-model -p klaxon-channel -p klaxon -p klaxon-tests -p klaxon-proof -p klaxon-bench -- -D warnings
 	cargo clippy --all-targets -p pg_klaxon $(FEATURES) -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items -p klaxon-model -p klaxon-channel -p klaxon -p klaxon-proof

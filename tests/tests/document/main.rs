@@ -39,6 +39,7 @@ chapters! {
     ntfy_runs = "docs/channels/ntfy.md",
     filters_run = "docs/filters.md",
     the_cookbook_runs = "docs/cookbook.md",
+    postgrest_runs = "docs/postgrest.md",
     watchers_run = "docs/watchers.md",
     operations_run = "docs/operations.md",
     migrating_runs = "docs/migrating.md",
