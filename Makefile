@@ -107,10 +107,11 @@ SOAK_SECONDS ?= 600
 proof: ## the model of discovery, ownership and settling, to wider bounds than `make test` has time for
 	cargo test -p klaxon-proof -- --include-ignored --nocapture --test-threads=1
 
-lint: setup ## formatting, lints, documentation, that the committed schema is the generated one, and whose code we run
+lint: setup ## formatting, lints, that it builds for PostgreSQL 16, documentation, that the committed schema is the generated one, and whose code we run
 	cargo fmt --all --check
 	cargo clippy --all-targets -p klaxon-model -p klaxon-channel -p klaxon -p klaxon-tests -p klaxon-proof -p klaxon-bench -- -D warnings
 	cargo clippy --all-targets -p pg_klaxon $(FEATURES) -- -D warnings
+	DOCS_RS=1 RUSTC_WRAPPER=$(CURDIR)/pgrx-config/bundled.sh cargo check -p pg_klaxon --no-default-features --features pg16
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items -p klaxon-model -p klaxon-channel -p klaxon -p klaxon-proof
 	$(MAKE) --no-print-directory schema SCHEMA_OUT=target/generated.sql
 	@pgrx-config/schema.sh same sql/pg_klaxon--$(VERSION).sql target/generated.sql
