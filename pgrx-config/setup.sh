@@ -4,6 +4,8 @@
 #   pgrx-config/setup.sh system   what building, installing and running need
 #   pgrx-config/setup.sh pgrx     what generating the schema and the tests need on top
 #   pgrx-config/setup.sh deny     what judges our dependencies
+#
+# VERSIONS="17 18" in the environment: these versions of PostgreSQL, too.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -93,10 +95,21 @@ pgrx() {
         "cargo-pgrx $PGRX_VERSION") ;;
         *) cargo install --locked cargo-pgrx --version "$PGRX_VERSION" ;;
     esac
+    # Another installation than Debian's is named by the environment, and the committed configuration stays as it is.
+    [ "$PG_CONFIG" = /usr/bin/pg_config ] || return 0
     major=$("$PG_CONFIG" --version | sed 's/[^0-9]*\([0-9]*\).*/\1/')
     if ! grep -qs "^pg$major *= *\"$PG_CONFIG\"" pgrx-config/config.toml; then
         PGRX_HOME="$PWD/pgrx-config" cargo pgrx init "--pg$major" "$PG_CONFIG" --no-run
     fi
+}
+
+# Versions of PostgreSQL beside Debian's own.
+versions() {
+    [ -n "${VERSIONS:-}" ] || return 0
+    install_packages dpkg-dev xz-utils patchelf
+    for version in $VERSIONS; do
+        pgrx-config/postgres.sh "$version" >/dev/null
+    done
 }
 
 # Vendors' own libraries and an emulator, in the versions that tests/counterparts names. They run as
@@ -138,6 +151,6 @@ deny() {
 case "${1:-pgrx}" in
     system) system ;;
     deny) deny ;;
-    pgrx) pgrx; counterparts ;;
+    pgrx) versions; pgrx; counterparts ;;
     *) echo "usage: $0 [system|pgrx|deny]" >&2; exit 2 ;;
 esac

@@ -1,7 +1,7 @@
 //! Changes of the configuration, written down as they are made. The worker seals them into the audit
 //! log, in order; until then they stand in `klaxon.config_change`.
 
-use pgrx::datum::DatumWithOid;
+use pgrx::datum::{DatumWithOid, TimestampWithTimeZone};
 use pgrx::prelude::*;
 use pgrx::{AllocatedByPostgres, IntoDatum};
 
@@ -18,8 +18,14 @@ pub fn record_change<'a>(
     trigger: &'a PgTrigger<'a>,
 ) -> Result<Option<PgHeapTuple<'a, pgrx::AllocatedByRust>>, PgTriggerError> {
     let (old, new) = (trigger.old(), trigger.new());
-    // History being restored was recorded when it was made.
-    if old.is_none() && new.as_ref().is_some_and(crate::channel::is_restored) {
+    // History being restored was recorded when it was made. What was edited of a built-in event type is restored
+    // by an update.
+    let restored = match (&old, &new) {
+        (None, Some(new)) => crate::channel::is_restored(new),
+        (Some(old), Some(new)) => created_at(old) != created_at(new),
+        (_, None) => false,
+    };
+    if restored {
         return Ok(None);
     }
     let who = principal();
@@ -33,6 +39,10 @@ pub fn record_change<'a>(
     let arguments = [who.into(), table.into(), operation.into(), row(old, row_type), row(new, row_type)];
     as_owner(|| Spi::run_with_args(WRITE, &arguments)).unwrap_or_else(|error| failure::internal(error));
     Ok(None)
+}
+
+fn created_at(row: &PgHeapTuple<'_, AllocatedByPostgres>) -> Option<TimestampWithTimeZone> {
+    row.get_by_name("created_at").ok().flatten()
 }
 
 #[allow(unsafe_code)]

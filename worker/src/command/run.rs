@@ -16,6 +16,7 @@ use crate::metrics::Served;
 use crate::observe::Observer;
 use crate::run::{self, Shared};
 use crate::supervisor;
+use crate::trace::{self, Tracer};
 use klaxon_channel::form::{Login, Server};
 
 /// Serves until SIGTERM or SIGINT.
@@ -37,8 +38,23 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
     )?
     .serve(settings.metrics_addr)
     .await?;
+    let host = hostname::get().map_or_else(|_| "unknown".into(), |name| name.to_string_lossy().into_owned());
+    let (tracer, exporting) = match &settings.otlp_endpoint {
+        None => (Tracer::default(), None),
+        Some(endpoint) => {
+            let (tracer, exporting) = Tracer::exporting(trace::Options {
+                endpoint: endpoint.clone(),
+                headers: settings.otlp_headers.clone(),
+                guard: guard(&settings)?,
+                host: host.clone(),
+                deployment: settings.deployment_id.clone(),
+            })?;
+            (tracer, Some(exporting))
+        }
+    };
     let shared = Shared {
         courier: Arc::new(Courier::new(Guard::new(guard(&settings)?)?, courier(&settings))?),
+        tracer,
         permits,
         concurrency: settings.concurrency,
         per_channel: settings.per_channel,
@@ -48,7 +64,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
         served,
         deployment_id: settings.deployment_id.clone(),
         checkpoint_file: settings.checkpoint_file.clone(),
-        host: hostname::get().map_or_else(|_| "unknown".into(), |name| name.to_string_lossy().into_owned()),
+        host,
         settings: settings.masked().to_string(),
     };
     let (stop, shutdown) = watch::channel(false);
@@ -66,6 +82,9 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
     });
     supervisor::ready();
     run::run(Arc::new(shared), targets, shutdown).await?;
+    if let Some(exporting) = exporting {
+        exporting.finish().await;
+    }
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
 }
