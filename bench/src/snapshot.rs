@@ -36,7 +36,7 @@ pub async fn measure(plan: Plan, report: &mut Report) -> anyhow::Result<()> {
     }
     let mut emitters = Vec::new();
     for _ in 0..8 {
-        emitters.push(Emitter::new(&stage, "run.failed").await?);
+        emitters.push(Emitter::new(stage.database.connect().await, "SELECT klaxon.notify_event('run.failed', '{\"run_id\": 1}')").await?);
     }
     let _worker = stage.worker(&[]).await;
     // Connections and caches.
@@ -94,7 +94,7 @@ async fn look(
     let mut seen = Seen { p50: Vec::new(), p99: Vec::new(), rate: Vec::new() };
     stage.sink.clear("steady");
     let commits = paced(emitters, seconds * SECOND, PERIOD).await?;
-    let (_, answered) = latencies(stage, "steady", &commits).await?;
+    let (_, answered) = latencies(&stage.sink, "steady", &commits).await?;
     seen.p50.push(quantile(&answered, 0.50));
     seen.p99.push(quantile(&answered, 0.99));
     for _ in 0..bursts {

@@ -10,7 +10,7 @@ use klaxon_model::audit::{GENESIS, Key, Record, Tag, body_hash};
 use tokio::io::AsyncReadExt as _;
 use uuid::Uuid;
 
-use crate::cpu;
+use crate::usage;
 use crate::plan::Plan;
 use crate::report::Report;
 use crate::stage::{Stage, preloaded};
@@ -35,10 +35,10 @@ pub async fn measure(plan: Plan, report: &mut Report) -> anyhow::Result<()> {
     let a_row = |seconds: f64| seconds / rows as f64 * 1e6;
     for _ in 0..plan.pick(3, 7) {
         fetched.push(fetch(&stage).await?);
-        let (ours, postgres) = (cpu::of_ended()?, cpu::of_cluster(&cluster)?);
+        let (ours, postgres) = (usage::of_ended()?, usage::of_cluster(&cluster)?);
         let (seconds, peak) = verify(&stage, rows).await?;
-        at_verify.push(a_row(cpu::of_ended()? - ours));
-        at_postgres.push(a_row(cpu::of_cluster(&cluster)? - postgres));
+        at_verify.push(a_row(usage::of_ended()? - ours));
+        at_postgres.push(a_row(usage::of_cluster(&cluster)? - postgres));
         verified.push(seconds);
         memory.push(peak);
     }
@@ -89,7 +89,7 @@ async fn verify(stage: &Stage<'_>, rows: i64) -> anyhow::Result<(f64, f64)> {
                     read?;
                     break;
                 }
-                _ = ticks.tick() => peak = peak.max(resident(pid)),
+                _ = ticks.tick() => peak = peak.max(usage::peak_memory(pid)),
             }
         }
     }
@@ -100,13 +100,6 @@ async fn verify(stage: &Stage<'_>, rows: i64) -> anyhow::Result<(f64, f64)> {
         "{verdict}"
     );
     Ok((seconds, peak as f64 / 1e6))
-}
-
-/// The most bytes that a process has had so far; 0 where it has ended.
-fn resident(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or_default() * 1024
 }
 
 /// Writes a log of so many rows, as a worker that delivers to four channels would: one attempt in ten fails, with
