@@ -1,10 +1,7 @@
 // graphile-worker, batched as its page on performance advises for a high throughput: jobs are fetched by the
 // thousand into a local queue and completed together.
 import { makeWorkerUtils, run, runMigrations, Logger } from "graphile-worker";
-import { createRequire } from "node:module";
-import { main, event, inBatches, poster, ID } from "./peer.mjs";
-
-const { version } = createRequire(import.meta.url)("graphile-worker/package.json");
+import { main, event, inBatches, poster, version, ID } from "./peer.mjs";
 
 const tuning = (concurrentJobs) => ({
   concurrentJobs,
@@ -17,7 +14,7 @@ const quiet = new Logger(() => () => {});
 
 await main({
   about: (inFlight) =>
-    console.log(JSON.stringify({ version, tuning: { ...tuning(Number(inFlight)), NO_LOG_SUCCESS: 1 } })),
+    console.log(JSON.stringify({ version: version("graphile-worker"), tuning: tuning(Number(inFlight)) })),
 
   install: (connectionString) => runMigrations({ connectionString, logger: quiet }),
 
@@ -26,6 +23,7 @@ await main({
     console.log(JSON.stringify({
       text: "SELECT graphile_worker.add_job('post', $1::text::json)",
       argument: JSON.stringify(event(ID, 1)),
+      listens: "jobs:insert",
     })),
 
   async fill(connectionString, count) {

@@ -1,5 +1,10 @@
 // What the peers on Node have in common: five verbs, a poster, and how they end.
+import { readFileSync } from "node:fs";
 import { Pool } from "undici";
+
+// The version of a package that is installed here.
+export const version = (name) =>
+  JSON.parse(readFileSync(new URL(`./node_modules/${name}/package.json`, import.meta.url), "utf8")).version;
 
 // Stands in a statement's argument where the event's id goes.
 export const ID = "00000000-0000-0000-0000-000000000000";

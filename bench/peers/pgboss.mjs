@@ -1,9 +1,7 @@
 // pg-boss, with large batches fetched one after the other while they come full, and woken by NOTIFY.
 import { PgBoss } from "pg-boss";
-import { createRequire } from "node:module";
-import { main, event, inBatches, poster, ID } from "./peer.mjs";
-
-const { version } = createRequire(import.meta.url)("pg-boss/package.json");
+import { createHash } from "node:crypto";
+import { main, event, inBatches, poster, version, ID } from "./peer.mjs";
 
 const QUEUE = "post";
 const instance = { useListenNotify: true, max: 10 };
@@ -20,7 +18,10 @@ const alone = { supervise: false, schedule: false, useListenNotify: false };
 
 await main({
   about: (inFlight) =>
-    console.log(JSON.stringify({ version, tuning: { ...instance, ...queue, ...tuning, connections: Number(inFlight) } })),
+    console.log(JSON.stringify({
+      version: version("pg-boss"),
+      tuning: { ...instance, ...queue, ...tuning, connections: Number(inFlight) },
+    })),
 
   async install(connectionString) {
     await (await boss(connectionString, alone)).createQueue(QUEUE, queue);
@@ -29,9 +30,10 @@ await main({
   // What `send` runs, in a user's own transaction: `db` is how it is told to.
   async statement(connectionString) {
     let sent;
+    const listens = `pgboss_${createHash("sha224").update("pgboss").digest("hex").slice(0, 24)}`;
     const db = {
       async executeSql(text, values) {
-        sent = { text, argument: values[0] };
+        sent = { text, argument: values[0], listens };
         return { rows: [{ id: ID }] };
       },
     };

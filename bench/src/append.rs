@@ -8,11 +8,11 @@ use klaxon_model::audit::{Key, Record, Tag};
 use tokio_postgres::{Client, Statement};
 use uuid::Uuid;
 
-use crate::usage;
 use crate::emit::insert;
 use crate::plan::Plan;
 use crate::report::Report;
 use crate::stage::{Stage, preloaded};
+use crate::usage;
 
 /// Deliveries of a transaction, as many as the worker settles in one.
 const BATCH: usize = 500;

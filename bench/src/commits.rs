@@ -22,7 +22,8 @@ const CLIENTS: [usize; 2] = [8, 32];
 /// A table as the events' without what listens to it, and rows like an event.
 const PLAIN: &str = "
     CREATE TABLE plain (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), type text NOT NULL, project text, payload jsonb NOT NULL, created_at timestamptz NOT NULL DEFAULT now())";
-const INSERT: &str = "INSERT INTO plain (type, project, payload) VALUES ('run.failed', 'p0', '{\"run_id\": 1}') RETURNING id";
+const INSERT: &str =
+    "INSERT INTO plain (type, project, payload) VALUES ('run.failed', 'p0', '{\"run_id\": 1}') RETURNING id";
 const NOTIFY: &str = "WITH event AS (INSERT INTO plain (type, project, payload) VALUES ('run.failed', 'p0', '{\"run_id\": 1}') RETURNING id)
     SELECT id, pg_notify('plain', '') FROM event";
 
@@ -49,7 +50,8 @@ pub async fn measure(plan: Plan, report: &mut Report) -> anyhow::Result<()> {
         // The first round fills caches and is not counted.
         for round in 0..=plan.rounds() {
             plain.psql("CHECKPOINT");
-            let (row, notified) = (commits(&row, clients, time).await?, commits(&notified, clients, time).await?);
+            let (row, notified) =
+                (commits(&row, clients, time).await?, commits(&notified, clients, time).await?);
             for who in Who::in_turn(round) {
                 let rate = commits(&sides[&who], clients, time).await?;
                 if round > 0 {
@@ -61,12 +63,18 @@ pub async fn measure(plan: Plan, report: &mut Report) -> anyhow::Result<()> {
                 notifies.push(notified);
             }
         }
-        report.section(&format!("One event a transaction, {clients} clients, each one commit after the other"));
+        report
+            .section(&format!("One event a transaction, {clients} clients, each one commit after the other"));
         report.row("transactions a second that insert a plain row", &rows);
         report.row("the same with a NOTIFY", &notifies);
         board.rows(report, "transactions a second that enqueue");
         let what = format!("notify_event a transaction, {clients} clients");
-        report.goal(&format!("{what}, against the plain row"), board.of(Who::Klaxon), &rows, Goal::AtLeast(0.7));
+        report.goal(
+            &format!("{what}, against the plain row"),
+            board.of(Who::Klaxon),
+            &rows,
+            Goal::AtLeast(0.7),
+        );
         board.against_best(report, &what, Better::More, Goal::AtLeast(2.5));
         let mut bars = vec![("plain INSERT".to_owned(), rows), ("INSERT and NOTIFY".to_owned(), notifies)];
         bars.extend(board.named());
@@ -97,7 +105,7 @@ async fn side(cluster: &Cluster, who: Who) -> anyhow::Result<Side<'_>> {
 
 /// Somebody listens, as a worker does.
 async fn listener(database: &Database<'_>, channel: &str) -> Client {
-    let (client, mut notifications) = database.listen(channel).await;
+    let (client, mut notifications) = database.listen(&format!("\"{channel}\"")).await;
     tokio::spawn(async move { while notifications.recv().await.is_some() {} });
     client
 }

@@ -147,16 +147,17 @@ impl<'c> Contender<'c> {
     }
 
     /// Where its worker listens.
-    pub fn listens(&self) -> &'static str {
+    pub fn listens(&self) -> &str {
         match self {
             Self::Klaxon(_) => "klaxon_outbox",
-            Self::Peer { peer, .. } => peer.listens(),
+            Self::Peer { enqueue, .. } => &enqueue.listens,
         }
     }
 
     /// Bytes of WAL written so far by the cluster.
     pub async fn written(&self) -> anyhow::Result<f64> {
-        let row = self.client().query_one("SELECT (pg_current_wal_insert_lsn() - '0/0')::float8", &[]).await?;
+        let row =
+            self.client().query_one("SELECT (pg_current_wal_insert_lsn() - '0/0')::float8", &[]).await?;
         Ok(row.get(0))
     }
 
@@ -185,7 +186,8 @@ async fn klaxon_channel(stage: &Stage<'_>, at: usize) -> anyhow::Result<()> {
     stage.client.execute("INSERT INTO klaxon.project (slug) VALUES ($1)", &[&project]).await?;
     let insert = "INSERT INTO klaxon.channel (name, kind, config) VALUES ($1, 'webhook', $2)";
     stage.client.execute(insert, &[&name, &config]).await?;
-    let subscribe = "SELECT klaxon.subscribe(ARRAY[$1::text], ARRAY['run.failed'], project => $2, owner => NULL)";
+    let subscribe =
+        "SELECT klaxon.subscribe(ARRAY[$1::text], ARRAY['run.failed'], project => $2, owner => NULL)";
     stage.client.execute(subscribe, &[&name, &project]).await?;
     Ok(())
 }

@@ -44,7 +44,9 @@ pub async fn measure(plan: Plan, report: &mut Report) -> anyhow::Result<()> {
             deliver(&cluster, who, count, &mut boards).await?;
         }
     }
-    report.section(&format!("Delivering {count} committed rows, one post each, {CONCURRENCY} in flight; ours signed and logged"));
+    report.section(&format!(
+        "Delivering {count} committed rows, one post each, {CONCURRENCY} in flight; ours signed and logged"
+    ));
     report.rate("requests a second, reqwest alone, to the same receiver", count as f64, &posted);
     boards.rate.rows(report, "deliveries a second from the first arrival to the last");
     boards.rate.against(report, "deliveries a second", Peer::Graphile, Goal::AtLeast(2.0));
@@ -56,16 +58,28 @@ pub async fn measure(plan: Plan, report: &mut Report) -> anyhow::Result<()> {
     );
     boards.worker.rows(report, "µs of the worker's CPU time a delivery, its start included");
     boards.postgres.rows(report, "µs of Postgres' CPU time a delivery, enqueueing aside");
-    boards.both.against(report, "CPU time of worker and Postgres a delivery", Peer::Graphile, Goal::AtMost(0.6));
+    boards.both.against(
+        report,
+        "CPU time of worker and Postgres a delivery",
+        Peer::Graphile,
+        Goal::AtMost(0.6),
+    );
     boards.wal.rows(report, "bytes of WAL a delivery, enqueueing included");
     boards.wal.against(report, "bytes of WAL a delivery", Peer::Graphile, Goal::AtMost(1.0));
     boards.memory.rows(report, "MB of the worker's memory");
-    report.reach("MB of the worker's memory while delivering", boards.memory.of(Who::Klaxon), Goal::AtMost(64.0));
+    report.reach(
+        "MB of the worker's memory while delivering",
+        boards.memory.of(Who::Klaxon),
+        Goal::AtMost(64.0),
+    );
     boards.again.rows(report, "posts that came more than once");
     let mut bars = vec![("reqwest alone".to_owned(), rates(count as f64, &posted))];
     bars.extend(boards.rate.named());
     report.plot("deliver", &Plot::bars("Deliveries a second", "a second", bars));
-    report.plot("deliver-cpu", &Plot::bars("CPU time of worker and Postgres a delivery", "µs", boards.both.named()));
+    report.plot(
+        "deliver-cpu",
+        &Plot::bars("CPU time of worker and Postgres a delivery", "µs", boards.both.named()),
+    );
     Ok(())
 }
 

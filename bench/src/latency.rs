@@ -90,11 +90,7 @@ pub async fn paced(emitters: &[Arc<Emitter>], count: usize, period: Duration) ->
 }
 
 /// Milliseconds from the COMMIT being sent, and from its answer, to arrival at `path`; each ascending.
-pub async fn latencies(
-    sink: &Sink,
-    path: &str,
-    commits: &[Commit],
-) -> anyhow::Result<(Vec<f64>, Vec<f64>)> {
+pub async fn latencies(sink: &Sink, path: &str, commits: &[Commit]) -> anyhow::Result<(Vec<f64>, Vec<f64>)> {
     sink.wait(path, commits.len(), LIMIT).await?;
     let arrived: HashMap<Uuid, Instant> =
         sink.arrivals(path).iter().map(|arrival| (arrival.event, arrival.at)).collect();

@@ -11,8 +11,12 @@ mod commits;
 mod contender;
 mod deliver;
 mod emit;
+mod fleet;
+mod growth;
+mod kinds;
 mod latency;
 mod machine;
+mod mail_sink;
 mod peer;
 mod plan;
 mod plot;
@@ -66,6 +70,15 @@ async fn main() -> anyhow::Result<()> {
     }
     if wanted("slow") {
         slow::measure(plan, &mut report).await?;
+    }
+    if wanted("fleet") {
+        fleet::measure(plan, &mut report).await?;
+    }
+    if wanted("kinds") {
+        kinds::measure(plan, &mut report).await?;
+    }
+    if wanted("growth") {
+        growth::measure(plan, &mut report).await?;
     }
     if wanted("emit") {
         emit::measure(&Cluster::start(&SETTINGS)?, plan, &mut report).await?;

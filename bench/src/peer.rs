@@ -31,6 +31,8 @@ pub struct Enqueue {
     pub text: String,
     /// With the nil UUID where the event's goes.
     argument: String,
+    /// Where its worker listens.
+    pub listens: String,
 }
 
 impl Enqueue {
@@ -60,15 +62,6 @@ impl Peer {
             Self::Awa => {
                 "NOT EXISTS (SELECT FROM awa.jobs WHERE queue = 'post' AND state NOT IN ('completed', 'failed', 'cancelled'))"
             }
-        }
-    }
-
-    /// Where its worker listens.
-    pub fn listens(self) -> &'static str {
-        match self {
-            Self::Graphile => "\"jobs:insert\"",
-            Self::Boss => "pgboss",
-            Self::Awa => "\"awa:post\"",
         }
     }
 
@@ -111,7 +104,8 @@ impl Peer {
     /// Runs a verb to its end and returns what it printed.
     async fn run(self, arguments: &[&str]) -> anyhow::Result<String> {
         let output = self.command().args(arguments).stderr(Stdio::inherit()).output().await;
-        let output = output.with_context(|| format!("cannot start {}: make bench installs it", self.name()))?;
+        let output =
+            output.with_context(|| format!("cannot start {}: make bench installs it", self.name()))?;
         anyhow::ensure!(output.status.success(), "{} {}: {}", self.name(), arguments[0], output.status);
         Ok(String::from_utf8(output.stdout)?)
     }

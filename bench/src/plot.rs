@@ -37,7 +37,13 @@ impl Plot {
             let centre = top + BAR / 2.0;
             text(&mut body, LABELS - 8.0, centre + 4.0, "end", name);
             rectangle(&mut body, (LABELS, top), (middle * scale, BAR), colour);
-            line(&mut body, (LABELS + least * scale, centre), (LABELS + most * scale, centre), "#1b1b1b", 1.5);
+            line(
+                &mut body,
+                (LABELS + least * scale, centre),
+                (LABELS + most * scale, centre),
+                "#1b1b1b",
+                1.5,
+            );
             text(&mut body, LABELS + most * scale + 8.0, centre + 4.0, "start", &figure(*middle));
         }
         Self { title: title.to_owned(), body, height: 64.0 + bars.len() as f64 * (BAR + 8.0) }
@@ -84,9 +90,18 @@ impl Plot {
             let path: Vec<String> =
                 points.iter().map(|&(x, y)| format!("{:.1},{:.1}", at_x(x), at_y(y))).collect();
             // Writing to a string does not fail, here and below.
-            let _ = writeln!(body, r#"<polyline points="{}" fill="none" stroke="{colour}" stroke-width="2"/>"#, path.join(" "));
+            let _ = writeln!(
+                body,
+                r#"<polyline points="{}" fill="none" stroke="{colour}" stroke-width="2"/>"#,
+                path.join(" ")
+            );
             for &(x, y) in points {
-                let _ = writeln!(body, r#"<circle cx="{:.1}" cy="{:.1}" r="3" fill="{colour}"/>"#, at_x(x), at_y(y));
+                let _ = writeln!(
+                    body,
+                    r#"<circle cx="{:.1}" cy="{:.1}" r="3" fill="{colour}"/>"#,
+                    at_x(x),
+                    at_y(y)
+                );
             }
             let key = left + at as f64 * 170.0;
             rectangle(&mut body, (key, 38.0), (12.0, 12.0), colour);
@@ -119,11 +134,17 @@ fn heading(title: &str, unit: &str) -> String {
 
 fn text(body: &mut String, x: f64, y: f64, anchor: &str, text: &str) {
     let text = escaped(text);
-    let _ = writeln!(body, r##"<text x="{x:.1}" y="{y:.1}" text-anchor="{anchor}" fill="#1b1b1b">{text}</text>"##);
+    let _ = writeln!(
+        body,
+        r##"<text x="{x:.1}" y="{y:.1}" text-anchor="{anchor}" fill="#1b1b1b">{text}</text>"##
+    );
 }
 
 fn rectangle(body: &mut String, (x, y): (f64, f64), (width, height): (f64, f64), colour: &str) {
-    let _ = writeln!(body, r#"<rect x="{x:.1}" y="{y:.1}" width="{width:.1}" height="{height:.1}" fill="{colour}"/>"#);
+    let _ = writeln!(
+        body,
+        r#"<rect x="{x:.1}" y="{y:.1}" width="{width:.1}" height="{height:.1}" fill="{colour}"/>"#
+    );
 }
 
 fn line(body: &mut String, from: (f64, f64), to: (f64, f64), colour: &str, width: f64) {

@@ -32,9 +32,17 @@ pub async fn measure(plan: Plan, report: &mut Report) -> anyhow::Result<()> {
     report.section(&format!("{count} deliveries to a receiver that takes 50 ms, {IN_FLIGHT} in flight"));
     report.row("deliveries a second that so many in flight allow", &[IN_FLIGHT as f64 / TIME.as_secs_f64()]);
     rate.rows(report, "deliveries a second");
-    rate.against_best(report, "deliveries a second where the receiver takes 50 ms", Better::More, Goal::AtLeast(1.2));
+    rate.against_best(
+        report,
+        "deliveries a second where the receiver takes 50 ms",
+        Better::More,
+        Goal::AtLeast(1.2),
+    );
     memory.rows(report, "MB of the worker's memory");
     report.reach("MB of the worker's memory with 512 in flight", memory.of(Who::Klaxon), Goal::AtMost(64.0));
-    report.plot("slow", &Plot::bars("Deliveries a second to a receiver that takes 50 ms", "a second", rate.named()));
+    report.plot(
+        "slow",
+        &Plot::bars("Deliveries a second to a receiver that takes 50 ms", "a second", rate.named()),
+    );
     Ok(())
 }

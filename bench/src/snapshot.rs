@@ -9,7 +9,8 @@ use tokio_postgres::Client;
 use crate::emit::insert;
 use crate::latency::{Emitter, latencies, paced};
 use crate::plan::Plan;
-use crate::report::{Report, quantile};
+use crate::plot::Plot;
+use crate::report::{Goal, Report, median, quantile};
 use crate::stage::{Stage, preloaded};
 
 /// Between one event of the steady load and the next: 800 a second.
@@ -26,6 +27,23 @@ struct Seen {
     rate: Vec<f64>,
 }
 
+/// The same over time.
+#[derive(Default)]
+struct Course {
+    p50: Vec<(f64, f64)>,
+    p99: Vec<(f64, f64)>,
+    rate: Vec<(f64, f64)>,
+}
+
+impl Course {
+    fn add(&mut self, begin: Instant, seen: &Seen) {
+        let at = begin.elapsed().as_secs_f64();
+        self.p50.push((at, median(&seen.p50)));
+        self.p99.push((at, median(&seen.p99)));
+        self.rate.push((at, median(&seen.rate)));
+    }
+}
+
 pub async fn measure(plan: Plan, report: &mut Report) -> anyhow::Result<()> {
     let cluster = preloaded("pg_klaxon")?;
     let stage = Stage::set(&cluster).await?;
@@ -36,7 +54,13 @@ pub async fn measure(plan: Plan, report: &mut Report) -> anyhow::Result<()> {
     }
     let mut emitters = Vec::new();
     for _ in 0..8 {
-        emitters.push(Emitter::new(stage.database.connect().await, "SELECT klaxon.notify_event('run.failed', '{\"run_id\": 1}')").await?);
+        emitters.push(
+            Emitter::new(
+                stage.database.connect().await,
+                "SELECT klaxon.notify_event('run.failed', '{\"run_id\": 1}')",
+            )
+            .await?,
+        );
     }
     let _worker = stage.worker(&[]).await;
     // Connections and caches.
@@ -45,12 +69,16 @@ pub async fn measure(plan: Plan, report: &mut Report) -> anyhow::Result<()> {
     let seconds = plan.pick(5, 20);
     let before = look(&stage, &emitters, seconds, BURSTS).await?;
     let held = hold(&stage).await?;
-    let (begin, wanted) = (Instant::now(), Duration::from_secs(plan.pick(60, 600)));
+    let (begin, wanted) = (Instant::now(), Duration::from_secs(plan.pick(30, 600)));
+    let mut course = Course::default();
+    course.add(begin, &before);
     // The last look takes some seconds, too.
     while begin.elapsed() + Duration::from_secs(seconds as u64 + 10) < wanted {
-        look(&stage, &emitters, seconds, 1).await?;
+        let seen = look(&stage, &emitters, seconds, 1).await?;
+        course.add(begin, &seen);
     }
     let after = look(&stage, &emitters, seconds, BURSTS).await?;
+    course.add(begin, &after);
     let open = begin.elapsed().as_secs_f64();
     let dead: i64 = stage.client.query_one("SELECT count(*) FROM klaxon.delivery", &[]).await?.get(0);
     held.batch_execute("ROLLBACK").await?;
@@ -60,19 +88,32 @@ pub async fn measure(plan: Plan, report: &mut Report) -> anyhow::Result<()> {
     report.row("deliveries settled in all, which leave as many dead rows in the outbox", &[dead as f64]);
     report.row("deliveries a second of a burst, before", &before.rate);
     report.row("the same at the end", &after.rate);
-    report.row("the second against the first", &[middle(&after.rate) / middle(&before.rate)]);
+    report.reach(
+        "deliveries a second with a snapshot held open, against those before",
+        &[median(&after.rate) / median(&before.rate)],
+        Goal::AtLeast(0.9),
+    );
     report.row("ms from commit to arrival of the steady load, p50, before", &before.p50);
     report.row("the same at the end", &after.p50);
-    report.row("the second against the first", &[middle(&after.p50) / middle(&before.p50)]);
+    report.reach(
+        "commit to arrival, p50, with a snapshot held open, against before",
+        &[median(&after.p50) / median(&before.p50)],
+        Goal::AtMost(1.2),
+    );
     report.row("p99, before", &before.p99);
     report.row("the same at the end", &after.p99);
+    let since = "seconds since the snapshot was taken";
+    let rates = [("deliveries of a burst".to_owned(), course.rate)];
+    report.plot(
+        "snapshot-rate",
+        &Plot::course("A snapshot held open: bursts", since, "deliveries a second", &rates),
+    );
+    let times = [("p50".to_owned(), course.p50), ("p99".to_owned(), course.p99)];
+    report.plot(
+        "snapshot-latency",
+        &Plot::course("A snapshot held open: commit to arrival", since, "ms", &times),
+    );
     Ok(())
-}
-
-fn middle(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    quantile(&sorted, 0.5)
 }
 
 /// A transaction with a snapshot and an id, as a forgotten session holds one.

@@ -10,10 +10,10 @@ use klaxon_model::audit::{GENESIS, Key, Record, Tag, body_hash};
 use tokio::io::AsyncReadExt as _;
 use uuid::Uuid;
 
-use crate::usage;
 use crate::plan::Plan;
-use crate::report::Report;
+use crate::report::{Goal, Report, rates};
 use crate::stage::{Stage, preloaded};
+use crate::usage;
 
 /// 2026-01-01, in microseconds since 2000-01-01.
 const BEGUN: i64 = 820_540_800_000_000;
@@ -48,7 +48,12 @@ pub async fn measure(plan: Plan, report: &mut Report) -> anyhow::Result<()> {
         rows as f64,
         &fetched,
     );
-    report.rate("rows a second of audit verify, start of the command included", rows as f64, &verified);
+    let rates = rates(rows as f64, &verified);
+    report.reach(
+        "rows a second of audit verify, start of the command included",
+        &rates,
+        Goal::AtLeast(300_000.0),
+    );
     report.ratio("time of audit verify, against that COPY", &verified, &fetched);
     report.row("µs of CPU time of audit verify a row", &at_verify);
     report.row("µs of Postgres' CPU time a row meanwhile", &at_postgres);

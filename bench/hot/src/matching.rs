@@ -10,13 +10,15 @@ use klaxon_model::payload::RawPayload;
 use crate::Operation;
 
 const GLOBS: usize = 1_000;
-const FILTERS: &str = r#"{"priority_min": "normal", "task_name_pattern": "billing.*.charge", "queue": "payments"}"#;
+const FILTERS: &str =
+    r#"{"priority_min": "normal", "task_name_pattern": "billing.*.charge", "queue": "payments"}"#;
 
 pub fn operations() -> anyhow::Result<Vec<Operation>> {
     let payload = sample::payload("task.failed").to_string();
     let filters = Filters::parse(FILTERS)?;
     let read = payload.clone();
-    let globs = (0..GLOBS).map(|n| Glob::new(&format!("report{n}.*.daily[0-9]"))).collect::<Result<Vec<_>, _>>()?;
+    let globs =
+        (0..GLOBS).map(|n| Glob::new(&format!("report{n}.*.daily[0-9]"))).collect::<Result<Vec<_>, _>>()?;
     let (set, mut matched) = (GlobSet::new(globs), Vec::new());
     Ok(vec![
         Operation::new("filters_parse", || {

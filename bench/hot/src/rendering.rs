@@ -20,7 +20,8 @@ use uuid::Uuid;
 use crate::Operation;
 
 pub fn operations() -> anyhow::Result<Vec<Operation>> {
-    let teams = "https://prod-01.westeurope.logic.azure.com:443/workflows/1/triggers/manual/paths/invoke?sig=x";
+    let teams =
+        "https://prod-01.westeurope.logic.azure.com:443/workflows/1/triggers/manual/paths/invoke?sig=x";
     [
         (
             "render_webhook",

@@ -98,7 +98,9 @@ async fn main() -> anyhow::Result<()> {
             println!("{}", json!({"version": VERSION, "tuning": tuning}));
         }
         ["install", url] => migrations::run(&connect(url).await?).await?,
-        ["statement", _] => println!("{}", json!({"text": STATEMENT, "argument": event(Uuid::nil(), 1).to_string()})),
+        ["statement", _] => {
+            println!("{}", json!({"text": STATEMENT, "argument": event(Uuid::nil(), 1).to_string(), "listens": "awa:post"}));
+        },
         ["fill", url, count] => fill(url, count.parse()?).await?,
         ["work", url, receiver, in_flight] => work(url, receiver, in_flight.parse()?).await?,
         _ => anyhow::bail!("about | install | statement | fill | work"),
