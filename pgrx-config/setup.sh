@@ -11,6 +11,7 @@ cd "$(dirname "$0")/.."
 PG_CONFIG=${PG_CONFIG:-/usr/bin/pg_config}
 PGRX_VERSION=0.18.1
 DENY_VERSION=0.20.2
+AUDIT_VERSION=0.22.2
 
 as_root() {
     if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
@@ -149,6 +150,10 @@ deny() {
     case "$(cargo deny --version 2>/dev/null)" in
         "cargo-deny $DENY_VERSION") ;;
         *) cargo install --locked --debug cargo-deny --version "$DENY_VERSION" ;;
+    esac
+    case "$(cargo audit --version 2>/dev/null)" in
+        "cargo-audit $AUDIT_VERSION" | "cargo-audit-audit $AUDIT_VERSION") ;;
+        *) cargo install --locked --debug cargo-audit --version "$AUDIT_VERSION" --no-default-features ;;
     esac
 }
 
