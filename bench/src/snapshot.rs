@@ -14,13 +14,15 @@ use tokio_postgres::Client;
 use crate::emit::insert;
 use crate::latency::{Emitter, latencies, paced};
 use crate::plan::Plan;
-use crate::report::{Report, quantile};
+use crate::plot::Plot;
+use crate::report::{Goal, Report, median, quantile};
 use crate::stage::{Stage, preloaded};
 
 /// Between one event of the steady load and the next: 800 a second.
 const PERIOD: Duration = Duration::from_micros(1_250);
 const SECOND: usize = 800;
 const BURST: i64 = 20_000;
+const EMIT: &str = "SELECT klaxon.notify_event('run.failed', '{\"run_id\": 1}')";
 const SECONDS: usize = 5;
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -38,15 +40,19 @@ pub async fn measure(plan: Plan, report: &mut Report) -> anyhow::Result<()> {
     let rounds = plan.pick(2, 5);
     let before = both(&sides, rounds).await?;
     let held = hold(&sides[1].stage).await?;
-    let (begin, wanted) = (Instant::now(), Duration::from_secs(plan.pick(60, 600)));
+    let (begin, wanted) = (Instant::now(), Duration::from_secs(plan.pick(20, 600)));
+    let mut courses = [Course::default(), Course::default()];
+    courses.iter_mut().zip(&before).for_each(|(course, seen)| course.add(begin, seen));
     // The last looks take some time, too.
     let mut last = Duration::ZERO;
     while begin.elapsed() + last < wanted {
         let round = Instant::now();
-        both(&sides, 1).await?;
+        let seen = both(&sides, 1).await?;
+        courses.iter_mut().zip(&seen).for_each(|(course, seen)| course.add(begin, seen));
         last = round.elapsed() * u32::try_from(rounds)?;
     }
     let after = both(&sides, rounds).await?;
+    courses.iter_mut().zip(&after).for_each(|(course, seen)| course.add(begin, seen));
     let open = begin.elapsed().as_secs_f64();
     held.batch_execute("ROLLBACK").await?;
 
@@ -63,18 +69,48 @@ pub async fn measure(plan: Plan, report: &mut Report) -> anyhow::Result<()> {
             report.row("p99", &seen.p99);
         }
     }
-    for (side, how) in ["without it", "with it"].into_iter().enumerate() {
-        let (before, after) = (&before[side], &after[side]);
-        report.row(
-            &format!("rate at the end against before, {how}"),
-            &[middle(&after.rate) / middle(&before.rate)],
-        );
-        report.row(
-            &format!("p50 at the end against before, {how}"),
-            &[middle(&after.p50) / middle(&before.p50)],
-        );
-    }
+    let changes =
+        |of: fn(&Seen) -> &Vec<f64>| [0, 1].map(|side| median(of(&after[side])) / median(of(&before[side])));
+    let (rate, p50) = (changes(|seen| &seen.rate), changes(|seen| &seen.p50));
+    report.row("rate at the end against before, without it", &rate[..1]);
+    report.reach(
+        "deliveries a second with a snapshot held open, against before",
+        &rate[1..],
+        Goal::AtLeast(0.9),
+    );
+    report.row("p50 at the end against before, without it", &p50[..1]);
+    report.reach(
+        "commit to arrival, p50, with a snapshot held open, against before",
+        &p50[1..],
+        Goal::AtMost(1.2),
+    );
+    let since = "seconds since the snapshot was taken";
+    let lines = |of: fn(&Course) -> &Vec<(f64, f64)>| {
+        [("none held".to_owned(), of(&courses[0]).clone()), ("one held".to_owned(), of(&courses[1]).clone())]
+    };
+    let (rates, times) = (lines(|course| &course.rate), lines(|course| &course.p50));
+    report.plot(
+        "snapshot-rate",
+        &Plot::course("A snapshot held open: bursts", since, "deliveries a second", &rates),
+    );
+    let title = "A snapshot held open: commit to arrival, p50";
+    report.plot("snapshot-latency", &Plot::course(title, since, "ms", &times));
     Ok(())
+}
+
+/// The same over time.
+#[derive(Default)]
+struct Course {
+    p50: Vec<(f64, f64)>,
+    rate: Vec<(f64, f64)>,
+}
+
+impl Course {
+    fn add(&mut self, begin: Instant, seen: &Seen) {
+        let at = begin.elapsed().as_secs_f64();
+        self.p50.push((at, median(&seen.p50)));
+        self.rate.push((at, median(&seen.rate)));
+    }
 }
 
 /// One of the two.
@@ -94,7 +130,7 @@ impl<'c> Side<'c> {
         }
         let mut emitters = Vec::new();
         for _ in 0..8 {
-            emitters.push(Emitter::new(&stage, "run.failed").await?);
+            emitters.push(Emitter::new(stage.database.connect().await, EMIT).await?);
         }
         let worker = stage.worker(&[]).await;
         // Connections and caches.
@@ -114,12 +150,6 @@ async fn both(sides: &[Side<'_>; 2], rounds: usize) -> anyhow::Result<[Seen; 2]>
     Ok(seen)
 }
 
-fn middle(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    quantile(&sorted, 0.5)
-}
-
 /// A transaction with a snapshot and an id, as a forgotten session holds one.
 async fn hold(stage: &Stage<'_>) -> anyhow::Result<Client> {
     let client = stage.database.connect().await;
@@ -133,7 +163,7 @@ async fn hold(stage: &Stage<'_>) -> anyhow::Result<Client> {
 async fn look(stage: &Stage<'_>, emitters: &[Arc<Emitter>], seen: &mut Seen) -> anyhow::Result<()> {
     stage.sink.clear("steady");
     let commits = paced(emitters, SECONDS * SECOND, PERIOD).await?;
-    let (_, answered) = latencies(stage, "steady", &commits).await?;
+    let (_, answered) = latencies(&stage.sink, "steady", &commits).await?;
     seen.p50.push(quantile(&answered, 0.50));
     seen.p99.push(quantile(&answered, 0.99));
     for path in ["a", "b", "c", "d"] {
