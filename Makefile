@@ -136,8 +136,9 @@ reference: setup ## writes docs/reference/ from the schema's comments and the pr
 book: setup ## the documentation as HTML, in target/book
 	target/counterparts/bin/mdbook build docs
 
-bench: install ## the figures of docs/benchmarks.md, in half an hour; QUICK=1: roughly, in five minutes
-	QUICK=$(QUICK) KLAXON_BIN=$(CURDIR)/target/release/klaxon cargo run --release -p klaxon-bench
+bench: install ## the figures and plots of docs/benchmarks.md, in half an hour; QUICK=1: roughly, in three minutes; ONLY="deliver slow": some
+	@pgrx-config/setup.sh peers
+	QUICK=$(QUICK) KLAXON_BIN=$(CURDIR)/target/release/klaxon cargo run --release -p klaxon-bench -- $(ONLY)
 
 package: build ## target/: a tar ball, and in packages/ Debian packages of the extension and the worker
 	rm -rf target/package target/packages && mkdir -p target/package/pg_klaxon-$(VERSION)

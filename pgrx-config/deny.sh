@@ -1,6 +1,6 @@
 #!/bin/sh
-# Licences, bans and sources of everything we depend on, and what RustSec's database knows against it:
-# the one that `cargo audit` reads, too.
+# Licences, bans and sources of everything we depend on, and what RustSec's database knows against it: as deny.toml
+# judges it, and as `cargo audit` does, which looks at every platform's dependencies and not at ours alone.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -10,7 +10,8 @@ cargo deny --locked --log-level error check --hide-inclusion-graph licenses bans
 # about it would say too much.
 if said=$(cargo deny --locked --log-level error fetch db 2>&1); then
     cargo deny --locked --offline --log-level error check --hide-inclusion-graph advisories
+    cargo audit --quiet
 else
-    echo "advisories NOT CHECKED: database unreachable" >&2
+    echo "advisories NOT CHECKED by cargo deny and cargo audit: database unreachable" >&2
     echo "$said" | sed 's/^/    /' >&2
 fi

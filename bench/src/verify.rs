@@ -10,10 +10,10 @@ use klaxon_model::audit::{GENESIS, Key, Record, Tag, body_hash};
 use tokio::io::AsyncReadExt as _;
 use uuid::Uuid;
 
-use crate::cpu;
 use crate::plan::Plan;
-use crate::report::Report;
+use crate::report::{Goal, Report, rates};
 use crate::stage::{Stage, preloaded};
+use crate::usage;
 
 /// 2026-01-01, in microseconds since 2000-01-01.
 const BEGUN: i64 = 820_540_800_000_000;
@@ -35,10 +35,10 @@ pub async fn measure(plan: Plan, report: &mut Report) -> anyhow::Result<()> {
     let a_row = |seconds: f64| seconds / rows as f64 * 1e6;
     for _ in 0..plan.pick(3, 7) {
         fetched.push(fetch(&stage).await?);
-        let (ours, postgres) = (cpu::of_ended()?, cpu::of_cluster(&cluster)?);
+        let (ours, postgres) = (usage::of_ended()?, usage::of_cluster(&cluster)?);
         let (seconds, peak) = verify(&stage, rows).await?;
-        at_verify.push(a_row(cpu::of_ended()? - ours));
-        at_postgres.push(a_row(cpu::of_cluster(&cluster)? - postgres));
+        at_verify.push(a_row(usage::of_ended()? - ours));
+        at_postgres.push(a_row(usage::of_cluster(&cluster)? - postgres));
         verified.push(seconds);
         memory.push(peak);
     }
@@ -48,7 +48,12 @@ pub async fn measure(plan: Plan, report: &mut Report) -> anyhow::Result<()> {
         rows as f64,
         &fetched,
     );
-    report.rate("rows a second of audit verify, start of the command included", rows as f64, &verified);
+    let rates = rates(rows as f64, &verified);
+    report.reach(
+        "rows a second of audit verify, start of the command included",
+        &rates,
+        Goal::AtLeast(300_000.0),
+    );
     report.ratio("time of audit verify, against that COPY", &verified, &fetched);
     report.row("µs of CPU time of audit verify a row", &at_verify);
     report.row("µs of Postgres' CPU time a row meanwhile", &at_postgres);
@@ -89,7 +94,7 @@ async fn verify(stage: &Stage<'_>, rows: i64) -> anyhow::Result<(f64, f64)> {
                     read?;
                     break;
                 }
-                _ = ticks.tick() => peak = peak.max(resident(pid)),
+                _ = ticks.tick() => peak = peak.max(usage::peak_memory(pid)),
             }
         }
     }
@@ -100,13 +105,6 @@ async fn verify(stage: &Stage<'_>, rows: i64) -> anyhow::Result<(f64, f64)> {
         "{verdict}"
     );
     Ok((seconds, peak as f64 / 1e6))
-}
-
-/// The most bytes that a process has had so far; 0 where it has ended.
-fn resident(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or_default() * 1024
 }
 
 /// Writes a log of so many rows, as a worker that delivers to four channels would: one attempt in ten fails, with

@@ -1,7 +1,5 @@
 //! Watched tables: every way to write them, writers side by side, bulk, dumps and the clock.
 
-use std::time::Duration;
-
 use klaxon_tests::cluster::Cluster;
 use klaxon_tests::database::Database;
 use klaxon_tests::limit::within;
@@ -182,8 +180,12 @@ async fn a_task_that_still_runs_is_found_slow_and_a_silent_agent_offline() {
     assert_eq!((&told[0].0, &told[0].1["agent_id"]), (&json!("agent.offline"), &json!("quiet")));
     assert_eq!((&told[1].0, &told[1].1["task_id"]), (&json!("task.slow"), &json!("slow")));
     assert!(told[1].1["duration_ms"].as_f64().unwrap() >= 10.0);
-    // Once, however often the clock ticks.
-    tokio::time::sleep(Duration::from_millis(2500)).await;
+    // Once, however often the clock ticks: what comes later is found by later ticks.
+    for (later, wanted) in [("later", 3), ("latest", 4)] {
+        let insert = "INSERT INTO tasks VALUES ($1, 'running', 10, now())";
+        scene.client.execute(insert, &[&later]).await.unwrap();
+        scene.receiver.wait_at("/hook", wanted).await;
+    }
     let query = "SELECT count(*) FROM klaxon.event WHERE type IN ('task.slow', 'agent.offline')";
-    assert_eq!(number(&scene.client, query).await, 2);
+    assert_eq!(number(&scene.client, query).await, 4);
 }

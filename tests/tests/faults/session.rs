@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use klaxon_tests::database::{EMITTER_ROLE, WORKER_ROLE};
 use klaxon_tests::history::now;
+use klaxon_tests::limit::within;
 use klaxon_tests::pooler::Pooler;
 use klaxon_tests::postgres::Postgres;
 use tokio::time::sleep;
@@ -84,6 +85,11 @@ async fn queue_full() {
     ground.recover().await;
     idle.batch_execute("COMMIT").await.unwrap();
     ground.recover().await;
+    // The relay has gone on, and notifies again.
+    let (_listener, mut notifications) = ground.scene.database.listen("klaxon_outbox").await;
+    ground.scene.client.batch_execute("SET klaxon.wakeup = 'relay'").await.unwrap();
+    ground.load(1).await;
+    within("a notification", notifications.recv()).await.expect("the session lasts");
     let times = format!("{} s, {refused} refused", length.as_secs());
     ground.judge(TEST, "NOTIFY queue full", times, vec![worker]).await;
 }

@@ -219,7 +219,12 @@ async fn dial(addresses: &[SocketAddr], limit: Duration) -> std::io::Result<(Tcp
     let share = limit / u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
     for address in addresses {
         match tokio::time::timeout(share, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => return Ok((stream, *address)),
+            Ok(Ok(stream)) => {
+                // A mail and the dot that ends it are two writes: the second would wait for the first one's
+                // acknowledgement, which a server delays by 40 ms.
+                stream.set_nodelay(true)?;
+                return Ok((stream, *address));
+            }
             Ok(Err(error)) => failed = error,
             Err(_) => failed = std::io::Error::other("connection timed out"),
         }

@@ -1,4 +1,4 @@
-//! CPU time as Linux counts it: what a delivery costs whatever else the machine does meanwhile.
+//! CPU time and memory as Linux counts them: what a delivery costs whatever else the machine does meanwhile.
 
 use std::fs;
 
@@ -34,6 +34,13 @@ pub fn of_cluster(cluster: &Cluster) -> anyhow::Result<f64> {
         }
     }
     Ok(ticks / TICKS)
+}
+
+/// Bytes a process had resident at most; nought where there is none such.
+pub fn peak_memory(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or_default() * 1024
 }
 
 /// What matters of `/proc/PID/stat`.
