@@ -525,7 +525,7 @@ CREATE TABLE klaxon.event (
     occurred_at  timestamptz NOT NULL DEFAULT now() CHECK (isfinite(occurred_at)),
     emitted_by   text NOT NULL DEFAULT klaxon.principal(),
     created_at   timestamptz NOT NULL DEFAULT now(),
-    -- Null, and so no byte of the row, unless the session is traced.
+    -- Null unless the session is traced.
     traceparent  text DEFAULT klaxon.traceparent()
 );
 COMMENT ON TABLE  klaxon.event IS 'What happened; inserting here is emitting';

@@ -44,7 +44,7 @@ pub fn command() -> Command {
     command.args(["--pdeathsig", "KILL", "--"]).arg(binary()).kill_on_drop(true).stdin(Stdio::null());
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(|name| {
-            (name.starts_with("KLAXON_") || name.starts_with("PG")) && name != "KLAXON_BIN"
+            ["KLAXON_", "OTEL_", "PG"].iter().any(|prefix| name.starts_with(prefix)) && name != "KLAXON_BIN"
         }) {
             command.env_remove(name);
         }

@@ -28,6 +28,9 @@ const LEFT: &str = "
          + (SELECT count(*) FROM pg_type WHERE typnamespace = n.oid)
     FROM pg_namespace AS n WHERE n.nspname = 'klaxon'";
 
+/// Where those that wait were emitted.
+const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
 /// Some were sent, one died, some wait, some are to go into a digest; nobody works there.
 async fn lived() -> Scene<'static> {
     let scene = Scene::set(Database::new()).await;
@@ -53,6 +56,7 @@ async fn lived() -> Scene<'static> {
     .await;
     worker.signal("TERM");
     assert_eq!(worker.wait().await.code(), Some(0));
+    scene.client.batch_execute(&format!("SET klaxon.traceparent = '{TRACEPARENT}'")).await.unwrap();
     for n in 4..=8 {
         scene.emit("run.failed", json!({"n": n})).await;
     }
@@ -93,6 +97,8 @@ async fn goes_on(scene: &mut Scene<'static>, before: Vec<(String, String)>, copy
     let mut told: Vec<_> = requests.iter().map(|request| request.json()["data"]["n"].as_i64()).collect();
     told.sort_unstable();
     assert_eq!(told, [1, 2, 3, 4, 5, 6, 7, 8, 10].map(Some), "what was sent is not sent again");
+    let traced = requests.iter().filter(|request| request.header("traceparent") == TRACEPARENT).count();
+    assert_eq!(traced, 5, "and what waited goes on in its trace");
     // Sequences go on behind what they had given.
     copy.psql(
         "INSERT INTO klaxon.channel (name, kind, config) VALUES ('new', 'webhook', '{\"url\": \"https://new.test/\"}');

@@ -310,7 +310,8 @@ async fn a_collector_that_does_not_answer_delays_nothing() {
     sent(&scene, 6001).await;
     let metrics = get(port, "/metrics", &[]).await.body;
     let dropped = count_of(&metrics, "dropped");
-    assert!((1..=6001 - 4096).contains(&dropped) && count_of(&metrics, "exported") == 0, "{dropped}");
+    // No more than these wait, in the queue and in a request.
+    assert!(dropped >= 6001 - 4096 - 512 && count_of(&metrics, "exported") == 0, "{dropped}");
     let began = std::time::Instant::now();
     worker.signal("TERM");
     assert!(worker.wait().await.success());

@@ -35,6 +35,11 @@ pub fn of_event(payload: &RawValue, session: Option<&str>) -> Option<Traceparent
     own.as_deref().and_then(read).or_else(|| session.and_then(read))
 }
 
+/// What a span says of an error at most.
+pub fn cut(error: &str) -> String {
+    error.chars().take(MESSAGE).collect()
+}
+
 /// Who gives attempts their place in a trace, and has their spans exported where that is configured.
 #[derive(Debug, Default)]
 pub struct Tracer {
@@ -96,7 +101,7 @@ pub struct Attempt {
     pub outcome: &'static str,
     /// HTTP status or SMTP reply code.
     pub code: Option<i32>,
-    /// What went wrong, sanitized.
+    /// What went wrong, sanitized, as [`cut`] leaves it: thousands of spans may wait.
     pub error: Option<String>,
     /// When it began, by the database's clock.
     pub began: DbTime,
@@ -110,7 +115,7 @@ impl Attempt {
         let error = self.error.as_ref()?;
         let said = match self.code {
             Some(code) if self.is_mail() => format!("SMTP {code}"),
-            _ => error.chars().take(MESSAGE).collect(),
+            _ => error.clone(),
         };
         Some(said)
     }

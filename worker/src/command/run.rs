@@ -1,7 +1,8 @@
 //! `klaxon run`: serve the databases until SIGTERM.
 
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
@@ -18,6 +19,10 @@ use crate::run::{self, Shared};
 use crate::supervisor;
 use crate::trace::{self, Tracer};
 use klaxon_channel::form::{Login, Server};
+
+/// How long after `http-timeout` a worker that was told to stop has ended: within five seconds, the process's own end
+/// included.
+const END: Duration = Duration::from_millis(4_500);
 
 /// Serves until SIGTERM or SIGINT.
 ///
@@ -68,6 +73,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
         settings: settings.masked().to_string(),
     };
     let (stop, shutdown) = watch::channel(false);
+    let told = Arc::<OnceLock<Instant>>::default();
+    let stopped_at = Arc::clone(&told);
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::spawn(async move {
@@ -75,6 +82,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
+        let _ = stopped_at.set(Instant::now());
         supervisor::stopping();
         tracing::info!("stopping: letting what is on its way finish");
         // Nobody left to tell is the end already.
@@ -83,7 +91,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
     supervisor::ready();
     run::run(Arc::new(shared), targets, shutdown).await?;
     if let Some(exporting) = exporting {
-        exporting.finish().await;
+        let stopping = told.get().map_or(Duration::ZERO, Instant::elapsed);
+        exporting.finish((settings.http_timeout + END).saturating_sub(stopping)).await;
     }
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)

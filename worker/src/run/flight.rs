@@ -189,7 +189,7 @@ impl Landing {
             number: attempt,
             outcome,
             code: answer.code,
-            error: answer.error.clone(),
+            error: answer.error.as_deref().map(trace::cut),
             began: self.began,
             took: self.took,
         });

@@ -33,8 +33,8 @@ const GATHER: Duration = Duration::from_secs(1);
 /// How often a request is made that might succeed another time, and how long it pauses first; twice as long then.
 const TRIES: u32 = 4;
 const PAUSE: Duration = Duration::from_secs(1);
-/// How long a worker that stops waits for its last spans.
-const FAREWELL: Duration = Duration::from_millis(500);
+/// How long a worker that stops waits for its last spans at most.
+const FAREWELL: Duration = Duration::from_secs(3);
 
 /// Where spans go.
 pub struct Options {
@@ -57,10 +57,10 @@ pub struct Exporting {
 }
 
 impl Exporting {
-    /// Exports what is left, and drops what is not gone in half a second.
-    pub async fn finish(self) {
+    /// Exports what is left, and drops what is not gone by its time, which is as much as `left` at most.
+    pub async fn finish(self, left: Duration) {
         let _ = self.stop.send(true);
-        let _ = timeout(FAREWELL, self.task).await;
+        let _ = timeout(FAREWELL.min(left), self.task).await;
     }
 }
 
