@@ -90,6 +90,9 @@ async fn a_subscriber_gets_rows_and_nothing_that_follows_from_them() {
     let _first = scene.worker(&[]).await;
     let requests = scene.receiver.wait_at("/hook", 2).await;
     assert_eq!(requests[0].header("webhook-id"), requests[1].header("webhook-id"));
+    // Two wrote: what the publisher's worker writes is a duplicate.
+    until(&client, "(SELECT apply_error_count > 0 FROM pg_stat_subscription_stats)").await;
+    assert!(there.log().contains("processing remote data"), "{}", there.log());
 }
 
 /// A publication for all tables, as many tools make it, is in nobody's way: what has no primary key can still be
