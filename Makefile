@@ -81,6 +81,12 @@ test-versions: ## what depends on the version of PostgreSQL, again with the OTHE
 			test-pg test-schema install test-client FILES="$(AGAIN)" || exit 1; \
 	done
 
+.PHONY: test-next
+test-next: setup ## an upgrade under load to a library and a worker of the next minor version, which are built for it
+	$(MAKE) install PROFILE=release
+	pgrx-config/next.sh 0.2.0 target/next
+	KLAXON_NEXT=$(CURDIR)/target/next KLAXON_BIN=$(CURDIR)/target/release/klaxon cargo test -p klaxon-tests --test upgrade -- --nocapture
+
 histories: setup ## two workers under the randomised histories, for HISTORY_SECONDS
 	$(MAKE) install PROFILE=release
 	KLAXON_HISTORY_SECONDS=$(HISTORY_SECONDS) KLAXON_BIN=$(CURDIR)/target/release/klaxon \

@@ -3042,7 +3042,7 @@ COMMENT ON PROCEDURE klaxon.test_config(text, jsonb, boolean, integer, text, tex
 --   restore::begin_restore
 --   restore::end_restore
 
--- How a dump comes back. pg_restore with several jobs loads an extension's tables in no particular order, so
+-- What of this goes to other servers, and how it comes back. pg_restore with several jobs loads an extension's tables in no particular order, so
 -- that foreign keys would refuse rows that come before those they point to. While it loads these tables they
 -- step aside; see docs/adr/0009-foreign-keys-step-aside.md.
 COMMENT ON FUNCTION klaxon.begin_restore() IS 'Trigger: where the statement is pg_restore''s, foreign keys step aside';

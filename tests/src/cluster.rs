@@ -152,6 +152,14 @@ impl Cluster {
         process::run(Command::new("sh").args(["-c", script, "sh"]).arg(self.data())).unwrap_or_default()
     }
 
+    /// Starts another that is what this one was when it was backed up, which is now.
+    ///
+    /// # Errors
+    /// What pg_basebackup or postgres said.
+    pub fn restored(&self) -> anyhow::Result<Self> {
+        self.copied(([127, 0, 0, 1], self.port).into(), "restored", &[])
+    }
+
     /// Starts a standby of it, that follows by streaming until it is promoted.
     ///
     /// # Errors
@@ -165,16 +173,21 @@ impl Cluster {
     /// # Errors
     /// As there.
     pub fn standby_by(&self, address: SocketAddr) -> anyhow::Result<Self> {
-        let keeper = Keeper::new("standby")?;
+        self.copied(address, "standby", &["--write-recovery-conf"])
+    }
+
+    fn copied(&self, address: SocketAddr, name: &str, flags: &[&str]) -> anyhow::Result<Self> {
+        let keeper = Keeper::new(name)?;
         process::run(
             process::unprivileged(self.postgres.program("pg_basebackup"))
                 .current_dir("/")
-                .args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync"])
+                .args(["--checkpoint=fast", "--no-sync"])
+                .args(flags)
                 .arg(format!("--dbname=postgresql://{SUPERUSER}@{address}"))
                 .arg("-D")
                 .arg(keeper.folder().join("data")),
         )?;
-        let standby = Self {
+        let copy = Self {
             postgres: self.postgres.clone(),
             port: free_port()?,
             settings: self.settings.clone(),
@@ -183,8 +196,8 @@ impl Cluster {
             log: Arc::default(),
             keeper,
         };
-        standby.restart()?;
-        Ok(standby)
+        copy.restart()?;
+        Ok(copy)
     }
 
     /// Starts it again after [`Cluster::stop`], on the same port.

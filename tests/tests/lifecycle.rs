@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
+use klaxon_tests::cluster::{Cluster, Stop};
 use klaxon_tests::database::Database;
 use klaxon_tests::process;
 use klaxon_tests::receiver::Hook;
 use klaxon_tests::scene::Scene;
 use klaxon_tests::until::until;
 use klaxon_tests::worker::Installation;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Tables that a dump carries, by number of rows and what is in them. Rows that wait are given the restoring
 /// transaction's id, so that they are found; built-in event types are made anew by the extension,
@@ -32,8 +33,8 @@ const LEFT: &str = "
 const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
 /// Some were sent, one died, some wait, some are to go into a digest; nobody works there.
-async fn lived() -> Scene<'static> {
-    let scene = Scene::set(Database::new()).await;
+async fn lived(database: Database<'static>) -> Scene<'static> {
+    let scene = Scene::set(database).await;
     scene.webhook("hook", Hook::default().secret("kept"), json!({}), &["run.failed"]).await;
     let refusing = Hook::default().statuses([500]);
     scene.webhook("refusing", refusing, json!({"retry_schedule": []}), &["task.failed"]).await;
@@ -110,13 +111,67 @@ async fn goes_on(scene: &mut Scene<'static>, before: Vec<(String, String)>, copy
     assert_eq!(verify.status.code(), Some(0), "{}", String::from_utf8_lossy(&verify.stdout));
 }
 
+/// The same by files: transaction ids are as they were, and so are the log's.
+#[tokio::test]
+async fn a_base_backup_is_the_cluster_as_it_was() {
+    let cluster = Box::leak(Box::new(Cluster::start(&[("fsync", "off")]).unwrap()));
+    let mut scene = lived(Database::create(cluster)).await;
+    let before = carried(&scene.database).await;
+    let restored = Box::leak(Box::new(cluster.restored().unwrap()));
+    let copy = Database { cluster: restored, name: scene.database.name.clone() };
+
+    // What was backed up goes on, and its log: the copy is behind.
+    let mut worker = scene.worker(&[]).await;
+    scene.receiver.wait_at("/hook", 8).await;
+    until(&scene.client, "NOT EXISTS (SELECT FROM klaxon.outbox)").await;
+    worker.signal("TERM");
+    assert_eq!(worker.wait().await.code(), Some(0));
+    let checkpoint = scene.installation.run(&["audit", "checkpoint", "--json"]).await;
+    let file = scene.installation.folder().join("checkpoint.json");
+    std::fs::write(&file, checkpoint.stdout).unwrap();
+    cluster.stop(Stop::Fast).unwrap();
+
+    assert_eq!(carried(&copy).await, before);
+    let copied = ["--database-url", &copy.url()];
+    let verify = scene.installation.run(&[&["audit", "verify", "--json"][..], &copied].concat()).await;
+    assert_eq!(verify.status.code(), Some(0), "{}", String::from_utf8_lossy(&verify.stdout));
+    let later = ["audit", "verify", "--json", "--checkpoint", file.to_str().unwrap()];
+    let verify = scene.installation.run(&[&later[..], &copied].concat()).await;
+    let verdict: Value = serde_json::from_slice(&verify.stdout).unwrap();
+    assert_eq!((verify.status.code(), &verdict["verdict"]), (Some(1), &json!("rewound")), "{verdict}");
+    let staging = Database::new();
+    let refused =
+        Installation::init(&staging.url()).await.run(&["run", "--database-url", &copy.worker_url()]).await;
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("a copy must not page anyone"));
+
+    // Its own deployment takes it up: what was pending is sent, as after any crash.
+    scene.database_url(copy.worker_url());
+    let mut worker = scene.worker(&[]).await;
+    let client = copy.connect().await;
+    client.execute("SELECT klaxon.notify_event('run.failed', '{\"n\": 10}')", &[]).await.unwrap();
+    let requests = scene.receiver.wait_at("/hook", 14).await;
+    until(&client, "NOT EXISTS (SELECT FROM klaxon.outbox)").await;
+    let mut told: Vec<_> = requests[8..].iter().map(|request| request.json()["data"]["n"].as_i64()).collect();
+    told.sort_unstable();
+    assert_eq!(told, [4, 5, 6, 7, 8, 10].map(Some));
+    copy.psql(
+        "INSERT INTO klaxon.channel (name, kind, config) VALUES ('new', 'webhook', '{\"url\": \"https://new.test/\"}');
+         SELECT klaxon.subscribe(ARRAY['new'], ARRAY['run.failed'], owner => NULL)",
+    );
+    worker.signal("TERM");
+    assert_eq!(worker.wait().await.code(), Some(0));
+    let verify = scene.installation.run(&[&["audit", "verify"][..], &copied].concat()).await;
+    assert_eq!(verify.status.code(), Some(0), "{}", String::from_utf8_lossy(&verify.stdout));
+}
+
 fn run(database: &Database<'_>, program: &str, arguments: &[&str], file: &Path) {
     process::run(database.cluster.client(program, &database.name).args(arguments).arg(file)).unwrap();
 }
 
 #[tokio::test]
 async fn a_plain_dump_is_the_database_again() {
-    let mut scene = lived().await;
+    let mut scene = lived(Database::new()).await;
     let folder = tempfile::tempdir().unwrap();
     let (dump, before) = (folder.path().join("dump.sql"), carried(&scene.database).await);
     run(&scene.database, "pg_dump", &["-f"], &dump);
@@ -129,7 +184,7 @@ async fn a_plain_dump_is_the_database_again() {
 #[tokio::test]
 async fn an_archive_is_the_database_again() {
     for jobs in ["1", "4"] {
-        let mut scene = lived().await;
+        let mut scene = lived(Database::new()).await;
         let folder = tempfile::tempdir().unwrap();
         let (dump, before) = (folder.path().join("dump"), carried(&scene.database).await);
         run(&scene.database, "pg_dump", &["-Fd", "-j", "4", "-f"], &dump);
@@ -196,7 +251,7 @@ async fn several_jobs_restore_in_whatever_order() {
 
 #[tokio::test]
 async fn an_extension_that_is_dropped_leaves_nothing_and_can_be_made_again() {
-    let scene = lived().await;
+    let scene = lived(Database::new()).await;
     scene.client.batch_execute("DROP EXTENSION pg_klaxon").await.unwrap();
     let left: Vec<i64> = scene.client.query(LEFT, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
     assert!(left.iter().all(|left| *left == 0), "{left:?}");

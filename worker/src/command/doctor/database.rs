@@ -41,6 +41,7 @@ async fn checks(
 ) -> anyhow::Result<()> {
     let facts = session.client.query_one(FACTS, &[]).await.map_err(describe)?;
     postgres(&facts, findings)?;
+    replication(&facts, findings)?;
     if !installed(&session.client, settings, keys, findings).await {
         return Ok(());
     }
@@ -226,7 +227,7 @@ async fn pooler(session: &mut Session, findings: &mut Findings) -> anyhow::Resul
     Ok(())
 }
 
-/// What keeps dead rows, and what leaves rows out of other servers.
+/// What keeps dead rows.
 fn upkeep(facts: &Row, findings: &mut Findings) -> anyhow::Result<()> {
     let without: Vec<String> = facts.try_get("without_autovacuum")?;
     let enabled: bool = facts.try_get("autovacuum")?;
@@ -261,6 +262,11 @@ fn upkeep(facts: &Row, findings: &mut Findings) -> anyhow::Result<()> {
             format!("SELECT pg_drop_replication_slot('{}')", slots[0]),
         );
     }
+    Ok(())
+}
+
+/// What leaves our tables for other servers by logical replication, and what comes from there.
+fn replication(facts: &Row, findings: &mut Findings) -> anyhow::Result<()> {
     let published: Vec<String> = facts.try_get("published")?;
     for publication in published {
         findings.warn(
