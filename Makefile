@@ -40,11 +40,12 @@ demo: install ## events of a real test run leave a transaction and arrive; KEEP=
 	KLAXON_BIN=$(CURDIR)/$(BUILT)/klaxon KEEP=$(KEEP) $(BUILT)/demo
 
 test: setup ## everything but the benchmarks
-	$(MAKE) test-unit test-pg install test-client PROFILE=release
+	$(MAKE) test-unit test-pg install budget test-client PROFILE=release
 
 .PHONY: test-unit
 test-unit:
 	cargo test -p klaxon-model -p klaxon-channel -p klaxon -p klaxon-proof
+	cargo test -p klaxon-hot -p klaxon-bench --bins
 
 # pgrx runs its own cluster as the user postgres when we are root, who may not run one: in a folder
 # that postgres can reach, wherever the clone is.
@@ -89,9 +90,9 @@ proof: ## the model of discovery, ownership and settling, to wider bounds than `
 
 lint: setup ## formatting, lints, documentation, that the committed schema is the generated one, and whose code we run
 	cargo fmt --all --check
-	cargo clippy --all-targets -p klaxon-model -p klaxon-channel -p klaxon -p klaxon-tests -p klaxon-proof -p klaxon-bench -- -D warnings
+	cargo clippy --all-targets -p klaxon-model -p klaxon-channel -p klaxon -p klaxon-tests -p klaxon-proof -p klaxon-bench -p klaxon-hot -- -D warnings
 	cargo clippy --all-targets -p pg_klaxon $(FEATURES) -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items -p klaxon-model -p klaxon-channel -p klaxon -p klaxon-proof
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items -p klaxon-model -p klaxon-channel -p klaxon -p klaxon-proof -p klaxon-bench -p klaxon-hot
 	$(MAKE) --no-print-directory schema SCHEMA_OUT=target/generated.sql
 	@pgrx-config/schema.sh same sql/pg_klaxon--$(VERSION).sql target/generated.sql
 	@pgrx-config/setup.sh deny
@@ -105,6 +106,11 @@ schema: ## writes sql/pg_klaxon--VERSION.sql
 bench: install ## the figures and plots of docs/benchmarks.md, in half an hour; QUICK=1: roughly, in three minutes; ONLY="deliver slow": some
 	@pgrx-config/setup.sh peers
 	QUICK=$(QUICK) KLAXON_BIN=$(CURDIR)/target/release/klaxon cargo run --release -p klaxon-bench -- $(ONLY)
+
+.PHONY: budget
+budget: ## counts the instructions of the hot paths; KLAXON_BLESS=1 writes them to bench/budget.toml
+	@pgrx-config/setup.sh valgrind
+	cargo run --release --quiet -p klaxon-hot
 
 package: build ## target/: a tar ball, and in packages/ Debian packages of the extension and the worker
 	rm -rf target/package target/packages && mkdir -p target/package/pg_klaxon-$(VERSION)
