@@ -43,11 +43,12 @@ demo: install ## events of a real test run leave a transaction and arrive; KEEP=
 	KLAXON_BIN=$(CURDIR)/$(BUILT)/klaxon KEEP=$(KEEP) $(BUILT)/demo
 
 test: setup ## everything but the benchmarks
-	$(MAKE) test-unit test-pg install test-client PROFILE=release
+	$(MAKE) test-unit test-pg install budget test-client PROFILE=release
 
 .PHONY: test-unit
 test-unit:
 	cargo test -p klaxon-model -p klaxon-channel -p klaxon -p klaxon-proof
+	cargo test -p klaxon-hot -p klaxon-bench --bins
 
 # pgrx runs its own cluster as the user postgres when we are root, who may not run one: in a folder
 # that postgres can reach, wherever the clone is.
@@ -117,10 +118,10 @@ proof: ## the model of discovery, ownership and settling, to wider bounds than `
 lint: setup ## formatting, lints, that it builds for PostgreSQL 16, documentation, that the committed schema is the generated one, and whose code we run
 	cargo fmt --all --check
 	cargo fmt --manifest-path examples/rust/Cargo.toml --check
-	cargo clippy --all-targets -p klaxon-model -p klaxon-channel -p klaxon -p klaxon-tests -p klaxon-proof -p klaxon-bench -- -D warnings
+	cargo clippy --all-targets -p klaxon-model -p klaxon-channel -p klaxon -p klaxon-tests -p klaxon-proof -p klaxon-bench -p klaxon-hot -- -D warnings
 	cargo clippy --all-targets -p pg_klaxon $(FEATURES) -- -D warnings
 	DOCS_RS=1 RUSTC_WRAPPER=$(CURDIR)/pgrx-config/bundled.sh cargo check -p pg_klaxon --no-default-features --features pg16
-	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items -p klaxon-model -p klaxon-channel -p klaxon -p klaxon-proof
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items -p klaxon-model -p klaxon-channel -p klaxon -p klaxon-proof -p klaxon-bench -p klaxon-hot
 	$(MAKE) --no-print-directory test-schema
 	@pgrx-config/setup.sh deny
 	@pgrx-config/deny.sh
@@ -145,6 +146,11 @@ book: setup ## the documentation as HTML, in target/book
 bench: install ## the figures and plots of docs/benchmarks.md, in half an hour; QUICK=1: roughly, in three minutes; ONLY="deliver slow": some
 	@pgrx-config/setup.sh peers
 	QUICK=$(QUICK) KLAXON_BIN=$(CURDIR)/target/release/klaxon cargo run --release -p klaxon-bench -- $(ONLY)
+
+.PHONY: budget
+budget: ## counts the instructions of the hot paths; KLAXON_BLESS=1 writes them to bench/budget.toml
+	@pgrx-config/setup.sh valgrind
+	cargo run --release --quiet -p klaxon-hot
 
 package: build ## target/: a tar ball, and in packages/ Debian packages of the extension and the worker
 	rm -rf target/package target/packages && mkdir -p target/package/pg_klaxon-$(VERSION)

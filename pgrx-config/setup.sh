@@ -5,6 +5,7 @@
 #   pgrx-config/setup.sh pgrx     what generating the schema and the tests need on top
 #   pgrx-config/setup.sh deny     what judges our dependencies
 #   pgrx-config/setup.sh peers    what the benchmarks run beside the worker
+#   pgrx-config/setup.sh valgrind what counts instructions
 #
 # VERSIONS="17 18" in the environment: these versions of PostgreSQL, too.
 set -eu
@@ -174,6 +175,7 @@ case "${1:-pgrx}" in
     system) system ;;
     deny) deny ;;
     peers) system; peers ;;
+    valgrind) install_packages valgrind ;;
     pgrx) versions; pgrx; counterparts ;;
-    *) echo "usage: $0 [system|pgrx|deny|peers]" >&2; exit 2 ;;
+    *) echo "usage: $0 [system|pgrx|deny|peers|valgrind]" >&2; exit 2 ;;
 esac

@@ -52,7 +52,16 @@ impl Who {
 /// One of them, set up.
 pub enum Contender<'c> {
     Klaxon(Box<Stage<'c>>),
-    Peer { peer: Peer, database: Database<'c>, client: Client, sink: Sink, enqueue: Enqueue },
+    Peer(Box<Place<'c>>),
+}
+
+/// Where a peer is.
+pub struct Place<'c> {
+    peer: Peer,
+    database: Database<'c>,
+    client: Client,
+    sink: Sink,
+    enqueue: Enqueue,
 }
 
 impl<'c> Contender<'c> {
@@ -71,7 +80,8 @@ impl<'c> Contender<'c> {
                 let database = Database::bare(cluster);
                 peer.install(&database.url()).await?;
                 let enqueue = peer.enqueue(&database.url()).await?;
-                Self::Peer { peer, client: database.connect().await, database, sink, enqueue }
+                let client = database.connect().await;
+                Self::Peer(Box::new(Place { peer, database, client, sink, enqueue }))
             }
         })
     }
@@ -79,28 +89,28 @@ impl<'c> Contender<'c> {
     pub fn client(&self) -> &Client {
         match self {
             Self::Klaxon(stage) => &stage.client,
-            Self::Peer { client, .. } => client,
+            Self::Peer(place) => &place.client,
         }
     }
 
     pub fn database(&self) -> &Database<'c> {
         match self {
             Self::Klaxon(stage) => &stage.database,
-            Self::Peer { database, .. } => database,
+            Self::Peer(place) => &place.database,
         }
     }
 
     pub fn sink(&self) -> &Sink {
         match self {
             Self::Klaxon(stage) => &stage.sink,
-            Self::Peer { sink, .. } => sink,
+            Self::Peer(place) => &place.sink,
         }
     }
 
     /// Commits so many rows that are each to be posted once, and has the planner know of them.
     pub async fn fill(&self, count: usize) -> anyhow::Result<()> {
         match self {
-            Self::Peer { peer, database, .. } => peer.fill(&database.url(), count).await?,
+            Self::Peer(place) => place.peer.fill(&place.database.url(), count).await?,
             Self::Klaxon(stage) => {
                 let insert = format!(
                     "INSERT INTO klaxon.event (type, project, payload)
@@ -116,9 +126,9 @@ impl<'c> Contender<'c> {
     /// Starts what delivers them.
     pub async fn work(&self, in_flight: usize) -> anyhow::Result<Process> {
         match self {
-            Self::Peer { peer, database, sink, .. } => {
-                Ok(Process::Peer(peer.work(&database.url(), &sink.url(PATH), in_flight).await?))
-            }
+            Self::Peer(place) => Ok(Process::Peer(
+                place.peer.work(&place.database.url(), &place.sink.url(PATH), in_flight).await?,
+            )),
             Self::Klaxon(stage) => {
                 let (all, each) = (in_flight.to_string(), (in_flight / CHANNELS).to_string());
                 Ok(Process::Klaxon(stage.worker(&["--concurrency", &all, "--per-channel", &each]).await))
@@ -130,10 +140,10 @@ impl<'c> Contender<'c> {
     pub async fn finish(&self, count: usize) -> anyhow::Result<usize> {
         let more = self.sink().wait_each(PATH, count, LIMIT).await?;
         let settled = match self {
-            Self::Klaxon(_) => "NOT EXISTS (SELECT FROM klaxon.outbox)",
-            Self::Peer { peer, .. } => peer.settled(),
+            Self::Klaxon(_) => "NOT EXISTS (SELECT FROM klaxon.outbox)".to_owned(),
+            Self::Peer(place) => place.peer.settled(count),
         };
-        until_within(LIMIT, self.client(), settled).await;
+        until_within(LIMIT, self.client(), &settled).await;
         Ok(more)
     }
 
@@ -142,7 +152,7 @@ impl<'c> Contender<'c> {
         let client = self.database().connect().await;
         match self {
             Self::Klaxon(_) => Emitter::new(client, EMIT).await,
-            Self::Peer { enqueue, .. } => Emitter::enqueueing(client, enqueue.clone()).await,
+            Self::Peer(place) => Emitter::enqueueing(client, place.enqueue.clone()).await,
         }
     }
 
@@ -150,7 +160,7 @@ impl<'c> Contender<'c> {
     pub fn listens(&self) -> &str {
         match self {
             Self::Klaxon(_) => "klaxon_outbox",
-            Self::Peer { enqueue, .. } => &enqueue.listens,
+            Self::Peer(place) => &place.enqueue.listens,
         }
     }
 
