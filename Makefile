@@ -120,14 +120,12 @@ lint: setup ## formatting, lints, that it builds for PostgreSQL 16, documentatio
 
 .PHONY: test-schema
 test-schema: ## that the committed schema is what the sources generate, for whatever version of PostgreSQL
-	$(MAKE) --no-print-directory schema SCHEMA_OUT=target/generated.sql SCHEMA_FLAGS=--release
+	$(MAKE) --no-print-directory schema SCHEMA_OUT=target/generated.sql
 	@pgrx-config/schema.sh same sql/pg_klaxon--$(VERSION).sql target/generated.sql
 
-# The build of `make install` does for a comparison; who edits wants the quicker one.
-SCHEMA_FLAGS ?=
 SCHEMA_OUT ?= sql/pg_klaxon--$(VERSION).sql
 schema: ## writes sql/pg_klaxon--VERSION.sql
-	cd extension && cargo pgrx schema pg$(PG_MAJOR) $(FEATURES) $(SCHEMA_FLAGS) --out ../$(SCHEMA_OUT)
+	cd extension && cargo pgrx schema pg$(PG_MAJOR) $(FEATURES) --out ../$(SCHEMA_OUT)
 	@pgrx-config/schema.sh strip $(SCHEMA_OUT)
 
 bench: install ## the figures of docs/benchmarks.md, in half an hour; QUICK=1: roughly, in five minutes
