@@ -3,7 +3,7 @@
 # Debian, which apt verifies, unpacked beside the system rather than installed into it, with the libraries that it
 # was built for, its C library included. Done once, and outside of the repository, where the user postgres can run it.
 #
-# It is not built from the sources, as it was to be: that takes 10 minutes on two cores for two versions, and mirrors that
+# It is not built from the sources: that takes minutes instead of half a one, gives what nobody else runs, and mirrors that
 # have the packages do not always have the sources.
 #
 #   pgrx-config/postgres.sh 17

@@ -7,6 +7,7 @@
 
 use std::cell::Cell;
 use std::ffi::CStr;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
 use pgrx::{PGRXSharedMemory, PgAtomic, pg_shmem_init};
 
+use crate::failure;
 use crate::setting;
 use crate::wakeup::{self, Signal};
 
@@ -171,7 +173,10 @@ pub extern "C-unwind" fn klaxon_relay_main(_argument: pg_sys::Datum) {
                 }
                 is_refused = true;
                 shared.pending.fetch_or(pending, Ordering::AcqRel);
-                BackgroundWorker::wait_latch(Some(RETRY))
+                let goes_on = BackgroundWorker::wait_latch(Some(RETRY));
+                // Where this is refused, too, so will be what comes next.
+                let _ = make_room();
+                goes_on
             }
         };
         if !goes_on {
@@ -190,20 +195,38 @@ pub extern "C-unwind" fn klaxon_relay_main(_argument: pg_sys::Datum) {
     unsafe { pg_sys::proc_exit(1) };
 }
 
-/// Notifies of these signals. What Postgres refuses, as it does while its queue is full, does not end the relay:
-/// without one, transactions would notify themselves, and be refused.
+/// Notifies of these signals.
 ///
 /// # Errors
-/// What it said.
-#[allow(unsafe_code)]
+/// As in [`attempt`]: while Postgres' queue is full.
 fn notify(pending: u32) -> Result<(), String> {
     if pending == 0 {
         return Ok(());
     }
+    attempt(|| Signal::ALL.into_iter().filter(|signal| pending & bit(*signal) != 0).for_each(wakeup::notify))
+}
+
+/// Has Postgres drop from its queue what all have read. It does so by itself when somebody notifies, so that a full
+/// queue stays full when nobody keeps it any longer.
+///
+/// # Errors
+/// As in [`attempt`].
+fn make_room() -> Result<(), String> {
+    attempt(|| {
+        Spi::get_one::<f64>("SELECT pg_catalog.pg_notification_queue_usage()")
+            .unwrap_or_else(|error| failure::internal(error));
+    })
+}
+
+/// Runs a transaction. What it raises does not end the relay: without one, transactions would notify themselves, and
+/// be refused.
+///
+/// # Errors
+/// What it raised.
+#[allow(unsafe_code)]
+fn attempt(work: impl FnOnce() + UnwindSafe + RefUnwindSafe) -> Result<(), String> {
     PgTryBuilder::new(|| {
-        BackgroundWorker::transaction(|| {
-            Signal::ALL.into_iter().filter(|signal| pending & bit(*signal) != 0).for_each(wakeup::notify);
-        });
+        BackgroundWorker::transaction(work);
         Ok(())
     })
     .catch_others(|error| match &error {
