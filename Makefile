@@ -75,9 +75,10 @@ OTHERS := 17 18
 
 test-versions: ## what depends on the version of PostgreSQL, again with the OTHERS than Debian's own
 	$(MAKE) setup VERSIONS="$(OTHERS)"
+	$(MAKE) install PROFILE=release
 	for version in $(OTHERS); do \
-		$(MAKE) PG_CONFIG=$(KLAXON_POSTGRES)/postgresql-$$version/bin/pg_config PROFILE=release \
-			test-pg install test-client FILES="$(AGAIN)" || exit 1; \
+		KLAXON_UPGRADE_FROM=$(PG_CONFIG) $(MAKE) PG_CONFIG=$(KLAXON_POSTGRES)/postgresql-$$version/bin/pg_config PROFILE=release \
+			test-pg test-schema install test-client FILES="$(AGAIN)" || exit 1; \
 	done
 
 .PHONY: test-next
@@ -113,15 +114,20 @@ SOAK_SECONDS ?= 600
 proof: ## the model of discovery, ownership and settling, to wider bounds than `make test` has time for
 	cargo test -p klaxon-proof -- --include-ignored --nocapture --test-threads=1
 
-lint: setup ## formatting, lints, documentation, that the committed schema is the generated one, and whose code we run
+lint: setup ## formatting, lints, that it builds for PostgreSQL 16, documentation, that the committed schema is the generated one, and whose code we run
 	cargo fmt --all --check
 	cargo clippy --all-targets -p klaxon-model -p klaxon-channel -p klaxon -p klaxon-tests -p klaxon-proof -p klaxon-bench -- -D warnings
 	cargo clippy --all-targets -p pg_klaxon $(FEATURES) -- -D warnings
+	DOCS_RS=1 RUSTC_WRAPPER=$(CURDIR)/pgrx-config/bundled.sh cargo check -p pg_klaxon --no-default-features --features pg16
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items -p klaxon-model -p klaxon-channel -p klaxon -p klaxon-proof
-	$(MAKE) --no-print-directory schema SCHEMA_OUT=target/generated.sql
-	@pgrx-config/schema.sh same sql/pg_klaxon--$(VERSION).sql target/generated.sql
+	$(MAKE) --no-print-directory test-schema
 	@pgrx-config/setup.sh deny
 	@pgrx-config/deny.sh
+
+.PHONY: test-schema
+test-schema: ## that the committed schema is what the sources generate, for whatever version of PostgreSQL
+	$(MAKE) --no-print-directory schema SCHEMA_OUT=target/generated.sql
+	@pgrx-config/schema.sh same sql/pg_klaxon--$(VERSION).sql target/generated.sql
 
 SCHEMA_OUT ?= sql/pg_klaxon--$(VERSION).sql
 schema: ## writes sql/pg_klaxon--VERSION.sql
@@ -142,5 +148,4 @@ package: build ## target/: a tar ball, and in packages/ Debian packages of the e
 .PHONY: release-check
 release-check: ## versions agree, the changelog has it, nothing released was edited, the schema is what the sources generate
 	packaging/release-check.sh
-	$(MAKE) --no-print-directory schema SCHEMA_OUT=target/generated.sql
-	@pgrx-config/schema.sh same sql/pg_klaxon--$(VERSION).sql target/generated.sql
+	$(MAKE) --no-print-directory test-schema

@@ -140,7 +140,8 @@ impl Cluster {
                 .arg("--socketdir")
                 .arg(upgraded.keeper.folder())
                 .args(["--old-port", &self.port.to_string(), "--new-port", &upgraded.port.to_string()]),
-        )?;
+        )
+        .with_context(|| upgraded.upgrade_log())?;
         upgraded.restart()?;
         Ok(upgraded)
     }
@@ -151,6 +152,12 @@ impl Cluster {
     /// What pg_basebackup or postgres said.
     pub fn restored(&self) -> anyhow::Result<Self> {
         self.copied(([127, 0, 0, 1], self.port).into(), "restored", &[])
+    }
+
+    /// What pg_upgrade's programs complained of, which is gone with the folder.
+    fn upgrade_log(&self) -> String {
+        let script = r#"grep -h -A 3 error: "$1"/pg_upgrade_output.d/*/log/*.log"#;
+        process::run(Command::new("sh").args(["-c", script, "sh"]).arg(self.data())).unwrap_or_default()
     }
 
     /// Starts a standby of it, that follows by streaming until it is promoted.
