@@ -71,7 +71,7 @@ test-client:
 #   egress, mail, preview, vendors   between the worker and receivers: what comes from the database is rows of `outbox`
 #   page       between the worker and a browser
 ONCE := package demo_input install shell egress mail preview vendors page
-AGAIN = $(filter-out $(ONCE),$(basename $(notdir $(wildcard tests/tests/*.rs))) document faults)
+AGAIN = $(filter-out $(ONCE),$(basename $(notdir $(wildcard tests/tests/*.rs))) $(notdir $(patsubst %/main.rs,%,$(wildcard tests/tests/*/main.rs))))
 OTHERS := 17 18
 
 test-versions: ## what depends on the version of PostgreSQL, again with the OTHERS than Debian's own

@@ -5,9 +5,8 @@ use std::process::Command;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use tempfile::TempDir;
 
-use crate::process;
+use crate::process::{self, Keeper};
 
 /// Where an installation's programs and the files of its extensions are.
 #[derive(Clone, Debug)]
@@ -16,7 +15,7 @@ pub struct Postgres {
     library: PathBuf,
     share: PathBuf,
     /// Of a copy: gone with the last that uses it.
-    _folder: Option<Arc<TempDir>>,
+    _keeper: Option<Arc<Keeper>>,
 }
 
 impl Postgres {
@@ -46,7 +45,7 @@ impl Postgres {
             bin: ask("--bindir")?,
             library: ask("--pkglibdir")?,
             share: ask("--sharedir")?,
-            _folder: None,
+            _keeper: None,
         })
     }
 
@@ -56,16 +55,17 @@ impl Postgres {
     /// # Errors
     /// It cannot be copied.
     pub fn copy(&self) -> anyhow::Result<Self> {
-        let folder = tempfile::Builder::new().prefix("klaxon-postgres-").tempdir()?;
-        process::run(Command::new("chmod").arg("755").arg(folder.path()))?;
+        let keeper = Keeper::new("postgres")?;
+        process::run(Command::new("chmod").arg("755").arg(keeper.folder()))?;
         let copied = |from: &Path| -> anyhow::Result<PathBuf> {
-            let to = folder.path().join(from.strip_prefix("/").context("pg_config answers absolute paths")?);
+            let to =
+                keeper.folder().join(from.strip_prefix("/").context("pg_config answers absolute paths")?);
             std::fs::create_dir_all(to.parent().context("it has a parent")?)?;
             process::run(Command::new("cp").arg("-a").arg(from).arg(&to))?;
             Ok(to)
         };
         let (bin, library, share) = (copied(&self.bin)?, copied(&self.library)?, copied(&self.share)?);
-        Ok(Self { bin, library, share, _folder: Some(Arc::new(folder)) })
+        Ok(Self { bin, library, share, _keeper: Some(Arc::new(keeper)) })
     }
 
     /// One of its programs.

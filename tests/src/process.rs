@@ -66,6 +66,7 @@ pub fn signal(pid: u32, name: &str) -> anyhow::Result<()> {
 /// A folder with perhaps a Postgres in it, both of which go when this is dropped or when this
 /// process ends, in whatever way: a static is never dropped, and a killed process drops nothing.
 /// A shell waits for the end of a pipe that only we hold.
+#[derive(Debug)]
 pub struct Keeper {
     folder: PathBuf,
     shell: Child,
