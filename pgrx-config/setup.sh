@@ -6,6 +6,8 @@
 #   pgrx-config/setup.sh deny     what judges our dependencies
 #   pgrx-config/setup.sh peers    what the benchmarks run beside the worker
 #   pgrx-config/setup.sh valgrind what counts instructions
+#
+# VERSIONS="17 18" in the environment: these versions of PostgreSQL, too.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -95,10 +97,21 @@ pgrx() {
         "cargo-pgrx $PGRX_VERSION") ;;
         *) cargo install --locked cargo-pgrx --version "$PGRX_VERSION" ;;
     esac
+    # Another installation than Debian's is named by the environment, and the committed configuration stays as it is.
+    [ "$PG_CONFIG" = /usr/bin/pg_config ] || return 0
     major=$("$PG_CONFIG" --version | sed 's/[^0-9]*\([0-9]*\).*/\1/')
     if ! grep -qs "^pg$major *= *\"$PG_CONFIG\"" pgrx-config/config.toml; then
         PGRX_HOME="$PWD/pgrx-config" cargo pgrx init "--pg$major" "$PG_CONFIG" --no-run
     fi
+}
+
+# Versions of PostgreSQL beside Debian's own.
+versions() {
+    [ -n "${VERSIONS:-}" ] || return 0
+    install_packages dpkg-dev xz-utils patchelf
+    for version in $VERSIONS; do
+        pgrx-config/postgres.sh "$version" >/dev/null
+    done
 }
 
 # Installs what the lock file in a folder says.
@@ -163,6 +176,6 @@ case "${1:-pgrx}" in
     deny) deny ;;
     peers) system; peers ;;
     valgrind) install_packages valgrind ;;
-    pgrx) pgrx; counterparts ;;
+    pgrx) versions; pgrx; counterparts ;;
     *) echo "usage: $0 [system|pgrx|deny|peers|valgrind]" >&2; exit 2 ;;
 esac

@@ -8,21 +8,22 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, klaxon, pg_te
 $$;
 COMMENT ON FUNCTION klaxon.known_event(text, text, text) IS 'The id of the event with this type, project and dedup_key';
 
--- VOLATILE and with the caller's rights: it is an INSERT, and who may insert may call it.
+-- VOLATILE and with the caller's rights: it is an INSERT, and who may insert may call it. Every name is qualified
+-- instead of a search_path being set, which would cost every call some microseconds.
 CREATE FUNCTION klaxon.notify_event(
     type text, payload jsonb DEFAULT '{}', project text DEFAULT NULL,
     dedup_key text DEFAULT NULL, occurred_at timestamptz DEFAULT now()
 ) RETURNS uuid
-LANGUAGE plpgsql SET search_path = pg_catalog, klaxon, pg_temp AS $$
+LANGUAGE plpgsql AS $$
 DECLARE
-    event_id uuid := klaxon.uuid_v7();
+    event_id pg_catalog.uuid := klaxon.uuid_v7();
 BEGIN
     IF notify_event.type IS NULL THEN
         RAISE EXCEPTION 'type is null' USING ERRCODE = '22004', HINT = 'Name one of the types in klaxon.event_type.';
     END IF;
     INSERT INTO klaxon.event (id, type, payload, project, dedup_key, occurred_at)
     VALUES (event_id, notify_event.type, coalesce(notify_event.payload, '{}'), notify_event.project,
-            notify_event.dedup_key, coalesce(notify_event.occurred_at, now()));
+            notify_event.dedup_key, coalesce(notify_event.occurred_at, pg_catalog.now()));
     IF NOT FOUND THEN
         RETURN klaxon.known_event(notify_event.type, notify_event.project, notify_event.dedup_key);
     END IF;

@@ -9,7 +9,9 @@ CREATE TABLE klaxon.event (
     dedup_key    text CHECK (length(dedup_key) BETWEEN 1 AND 500),
     occurred_at  timestamptz NOT NULL DEFAULT now() CHECK (isfinite(occurred_at)),
     emitted_by   text NOT NULL DEFAULT klaxon.principal(),
-    created_at   timestamptz NOT NULL DEFAULT now()
+    created_at   timestamptz NOT NULL DEFAULT now(),
+    -- Null unless the session is traced.
+    traceparent  text DEFAULT klaxon.traceparent()
 );
 COMMENT ON TABLE  klaxon.event IS 'What happened; inserting here is emitting';
 COMMENT ON COLUMN klaxon.event.id IS 'UUID version 7';
@@ -20,6 +22,7 @@ COMMENT ON COLUMN klaxon.event.dedup_key IS 'A second event with the same key, t
 COMMENT ON COLUMN klaxon.event.occurred_at IS 'When it happened';
 COMMENT ON COLUMN klaxon.event.emitted_by IS 'klaxon.principal() of the emitter';
 COMMENT ON COLUMN klaxon.event.created_at IS 'Start of the emitting transaction. A row with another time is history being restored and is not matched';
+COMMENT ON COLUMN klaxon.event.traceparent IS 'Where in a trace it was emitted, by the setting klaxon.traceparent; a traceparent in the payload counts before it';
 
 -- The keys that are known. Apart from the events, because a unique index there would make the second
 -- of two emitters fail: ON CONFLICT DO NOTHING waits for another transaction only where both use the

@@ -58,8 +58,9 @@ BEGIN
     END IF;
     -- A dump carries the built-in types that were edited; the installation has already written them.
     IF NEW.built_in AND EXISTS (SELECT FROM klaxon.event_type WHERE name = NEW.name AND built_in) THEN
+        -- created_at too, by which the journal knows it for history.
         UPDATE klaxon.event_type
-        SET description = NEW.description, severity = NEW.severity, resolves = NEW.resolves
+        SET description = NEW.description, severity = NEW.severity, resolves = NEW.resolves, created_at = NEW.created_at
         WHERE name = NEW.name;
         RETURN NULL;
     END IF;

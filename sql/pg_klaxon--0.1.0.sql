@@ -16,16 +16,24 @@ DO $$
 DECLARE
     schema_owner text := (SELECT pg_catalog.pg_get_userbyid(nspowner) FROM pg_catalog.pg_namespace WHERE nspname = 'klaxon');
     role_name text;
+    may text;
 BEGIN
     IF schema_owner <> current_user THEN
         RAISE EXCEPTION 'schema "klaxon" is owned by role "%", not by "%"', schema_owner, current_user
             USING ERRCODE = '42501',
                   HINT = 'Drop or rename that schema, or make the installing role its owner.';
     END IF;
-    FOREACH role_name IN ARRAY ARRAY['klaxon_emitter', 'klaxon_user', 'klaxon_app', 'klaxon_admin', 'klaxon_worker'] LOOP
+    FOR role_name, may IN VALUES
+        ('klaxon_emitter', 'May emit events, say that agents are alive, and watch tables it may make triggers on'),
+        ('klaxon_user', 'May manage its own channels and subscriptions, and use those of its projects and global ones'),
+        ('klaxon_app', 'As klaxon_user for any principal, as SET klaxon.principal says: for a backend with one login for many users'),
+        ('klaxon_admin', 'May do everything in the schema klaxon but open secrets'),
+        ('klaxon_worker', 'May do what the worker needs, and no more')
+    LOOP
         IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = role_name) THEN
             BEGIN
                 EXECUTE pg_catalog.format('CREATE ROLE %I NOLOGIN', role_name);
+                EXECUTE pg_catalog.format('COMMENT ON ROLE %I IS %L', role_name, may);
             EXCEPTION WHEN duplicate_object OR unique_violation THEN
                 -- Roles are the cluster's: an installation in another database was faster.
                 NULL;
@@ -155,8 +163,9 @@ BEGIN
     END IF;
     -- A dump carries the built-in types that were edited; the installation has already written them.
     IF NEW.built_in AND EXISTS (SELECT FROM klaxon.event_type WHERE name = NEW.name AND built_in) THEN
+        -- created_at too, by which the journal knows it for history.
         UPDATE klaxon.event_type
-        SET description = NEW.description, severity = NEW.severity, resolves = NEW.resolves
+        SET description = NEW.description, severity = NEW.severity, resolves = NEW.resolves, created_at = NEW.created_at
         WHERE name = NEW.name;
         RETURN NULL;
     END IF;
@@ -475,6 +484,14 @@ AS 'MODULE_PATHNAME', 'retry_dead_wrapper';
 /* </end connected objects> */
 
 /* <begin connected objects> */
+-- pg_klaxon::trace::traceparent
+CREATE  FUNCTION "traceparent"() RETURNS TEXT /* Option < String > */
+STRICT STABLE PARALLEL SAFE
+LANGUAGE c /* Rust */
+AS 'MODULE_PATHNAME', 'traceparent_wrapper';
+/* </end connected objects> */
+
+/* <begin connected objects> */
 -- pg_klaxon::watch::setup::unwatch
 
 CREATE FUNCTION klaxon.unwatch(target regclass)
@@ -494,6 +511,7 @@ AS 'MODULE_PATHNAME', 'uuid_v7_wrapper';
 --   subscription
 --   identity::uuid_v7
 --   identity::principal
+--   trace::traceparent
 
 -- What happened. Every way to emit ends in an INSERT here; the statement trigger `match_events`
 -- does the rest. `type` has no foreign key: checking it in the trigger, once per statement and
@@ -506,7 +524,9 @@ CREATE TABLE klaxon.event (
     dedup_key    text CHECK (length(dedup_key) BETWEEN 1 AND 500),
     occurred_at  timestamptz NOT NULL DEFAULT now() CHECK (isfinite(occurred_at)),
     emitted_by   text NOT NULL DEFAULT klaxon.principal(),
-    created_at   timestamptz NOT NULL DEFAULT now()
+    created_at   timestamptz NOT NULL DEFAULT now(),
+    -- Null unless the session is traced.
+    traceparent  text DEFAULT klaxon.traceparent()
 );
 COMMENT ON TABLE  klaxon.event IS 'What happened; inserting here is emitting';
 COMMENT ON COLUMN klaxon.event.id IS 'UUID version 7';
@@ -517,6 +537,7 @@ COMMENT ON COLUMN klaxon.event.dedup_key IS 'A second event with the same key, t
 COMMENT ON COLUMN klaxon.event.occurred_at IS 'When it happened';
 COMMENT ON COLUMN klaxon.event.emitted_by IS 'klaxon.principal() of the emitter';
 COMMENT ON COLUMN klaxon.event.created_at IS 'Start of the emitting transaction. A row with another time is history being restored and is not matched';
+COMMENT ON COLUMN klaxon.event.traceparent IS 'Where in a trace it was emitted, by the setting klaxon.traceparent; a traceparent in the payload counts before it';
 
 -- The keys that are known. Apart from the events, because a unique index there would make the second
 -- of two emitters fail: ON CONFLICT DO NOTHING waits for another transaction only where both use the
@@ -1050,6 +1071,14 @@ CREATE FUNCTION "begin_channels"()
 /* </end connected objects> */
 
 /* <begin connected objects> */
+-- pg_klaxon::restore::begin_restore
+CREATE FUNCTION "begin_restore"()
+	RETURNS TRIGGER
+	LANGUAGE c
+	AS 'MODULE_PATHNAME', 'begin_restore_wrapper';
+/* </end connected objects> */
+
+/* <begin connected objects> */
 -- pg_klaxon::subscription::check_subscription
 CREATE FUNCTION "check_subscription"()
 	RETURNS TRIGGER
@@ -1063,6 +1092,14 @@ CREATE FUNCTION "configuration_changed"()
 	RETURNS TRIGGER
 	LANGUAGE c
 	AS 'MODULE_PATHNAME', 'configuration_changed_wrapper';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- pg_klaxon::restore::end_restore
+CREATE FUNCTION "end_restore"()
+	RETURNS TRIGGER
+	LANGUAGE c
+	AS 'MODULE_PATHNAME', 'end_restore_wrapper';
 /* </end connected objects> */
 
 /* <begin connected objects> */
@@ -1167,21 +1204,22 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, klaxon, pg_te
 $$;
 COMMENT ON FUNCTION klaxon.known_event(text, text, text) IS 'The id of the event with this type, project and dedup_key';
 
--- VOLATILE and with the caller's rights: it is an INSERT, and who may insert may call it.
+-- VOLATILE and with the caller's rights: it is an INSERT, and who may insert may call it. Every name is qualified
+-- instead of a search_path being set, which would cost every call some microseconds.
 CREATE FUNCTION klaxon.notify_event(
     type text, payload jsonb DEFAULT '{}', project text DEFAULT NULL,
     dedup_key text DEFAULT NULL, occurred_at timestamptz DEFAULT now()
 ) RETURNS uuid
-LANGUAGE plpgsql SET search_path = pg_catalog, klaxon, pg_temp AS $$
+LANGUAGE plpgsql AS $$
 DECLARE
-    event_id uuid := klaxon.uuid_v7();
+    event_id pg_catalog.uuid := klaxon.uuid_v7();
 BEGIN
     IF notify_event.type IS NULL THEN
         RAISE EXCEPTION 'type is null' USING ERRCODE = '22004', HINT = 'Name one of the types in klaxon.event_type.';
     END IF;
     INSERT INTO klaxon.event (id, type, payload, project, dedup_key, occurred_at)
     VALUES (event_id, notify_event.type, coalesce(notify_event.payload, '{}'), notify_event.project,
-            notify_event.dedup_key, coalesce(notify_event.occurred_at, now()));
+            notify_event.dedup_key, coalesce(notify_event.occurred_at, pg_catalog.now()));
     IF NOT FOUND THEN
         RETURN klaxon.known_event(notify_event.type, notify_event.project, notify_event.dedup_key);
     END IF;
@@ -1966,6 +2004,7 @@ DECLARE
     raised bigint;
     skipped bigint;
     careful bigint;
+    schema_version text := (SELECT e.extversion FROM pg_extension AS e WHERE e.extname = 'pg_klaxon');
     warned text[];
 BEGIN
     -- Rights of the owner: it counts everybody's rows, since a user who waits for a message must
@@ -1995,6 +2034,7 @@ BEGIN
     warned := array_remove(ARRAY[
         CASE WHEN NOT deployed THEN 'the database belongs to no deployment: run "klaxon init"' END,
         CASE WHEN alive = 0 THEN 'no worker is alive: run "klaxon run"' END,
+        CASE WHEN schema_version <> library THEN format('the schema is %s and the library %s: run "klaxon doctor"', schema_version, library) END,
         CASE WHEN outdated > 0 THEN format('%s of another version than the library, which is %s',
             CASE outdated WHEN 1 THEN '1 worker is' ELSE outdated || ' workers are' END, library) END,
         CASE WHEN deaf > 0 AND wakeup_mode <> 'poll' THEN format('no notification reaches %s, which poll%s: is there a pooler in between?',
@@ -2999,6 +3039,73 @@ COMMENT ON PROCEDURE klaxon.test_config(text, jsonb, boolean, integer, text, tex
 /* <begin connected objects> */
 -- requires:
 --   channel_test
+--   restore::begin_restore
+--   restore::end_restore
+
+-- What of this goes to other servers, and how it comes back. pg_restore with several jobs loads an extension's tables in no particular order, so
+-- that foreign keys would refuse rows that come before those they point to. While it loads these tables they
+-- step aside; see docs/adr/0009-foreign-keys-step-aside.md.
+COMMENT ON FUNCTION klaxon.begin_restore() IS 'Trigger: where the statement is pg_restore''s, foreign keys step aside';
+COMMENT ON FUNCTION klaxon.end_restore() IS 'Trigger: they are back';
+
+DO $$
+DECLARE
+    pointing text;
+BEGIN
+    -- Those with foreign keys that are in dumps.
+    FOREACH pointing IN ARRAY ARRAY['member', 'channel', 'channel_secret', 'default_subscription', 'subscription', 'subscription_channel'] LOOP
+        EXECUTE pg_catalog.format('CREATE TRIGGER begin_restore BEFORE INSERT ON klaxon.%I FOR EACH STATEMENT EXECUTE FUNCTION klaxon.begin_restore()', pointing);
+        EXECUTE pg_catalog.format('CREATE TRIGGER end_restore AFTER INSERT ON klaxon.%I FOR EACH STATEMENT EXECUTE FUNCTION klaxon.end_restore()', pointing);
+        EXECUTE pg_catalog.format('ALTER TABLE klaxon.%I ENABLE ALWAYS TRIGGER end_restore', pointing);
+    END LOOP;
+    -- What is derived from restored rows, and who must learn of them. The rest checks, seals or records what
+    -- was checked, sealed and recorded when it was written.
+    FOREACH pointing IN ARRAY ARRAY['member', 'channel', 'channel_secret', 'subscription', 'subscription_channel'] LOOP
+        EXECUTE pg_catalog.format('ALTER TABLE klaxon.%I ENABLE ALWAYS TRIGGER configuration_changed', pointing);
+    END LOOP;
+END
+$$;
+ALTER TABLE klaxon.subscription ENABLE ALWAYS TRIGGER index_patterns;
+
+-- A publication for all tables, as many tools make it, has these too. Without a primary key there must be
+-- something else by which a row is known, or it can be neither changed nor deleted any more.
+ALTER TABLE klaxon.agent REPLICA IDENTITY FULL;
+ALTER TABLE klaxon.subscription_pattern REPLICA IDENTITY FULL;
+ALTER TABLE klaxon.held_back REPLICA IDENTITY FULL;
+ALTER TABLE klaxon.filter_error REPLICA IDENTITY FULL;
+ALTER TABLE klaxon.watcher_error REPLICA IDENTITY FULL;
+
+-- A restore of a part, or one whose errors nobody read, may leave rows that point nowhere.
+CREATE FUNCTION klaxon.orphans() RETURNS TABLE (relation text, field text, target text, orphans bigint)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, klaxon, pg_temp AS $$
+DECLARE
+    key text;
+BEGIN
+    -- Rights of the owner: who may not see the rows may learn that there are some.
+    FOR relation, field, target, key IN
+        SELECT format('klaxon.%I', c.relname), quote_ident(a.attname), format('klaxon.%I', t.relname), quote_ident(k.attname)
+        FROM pg_constraint AS f
+        JOIN pg_class AS c ON c.oid = f.conrelid
+        JOIN pg_attribute AS a ON a.attrelid = f.conrelid AND a.attnum = f.conkey[1]
+        JOIN pg_class AS t ON t.oid = f.confrelid
+        JOIN pg_attribute AS k ON k.attrelid = f.confrelid AND k.attnum = f.confkey[1]
+        WHERE f.contype = 'f' AND f.connamespace = 'klaxon'::regnamespace
+        ORDER BY 1, 2
+    LOOP
+        EXECUTE format('SELECT count(*) FROM %s AS c WHERE c.%s IS NOT NULL AND NOT EXISTS (SELECT FROM %s AS t WHERE t.%s = c.%s)',
+                       relation, field, target, key, field) INTO orphans;
+        IF orphans > 0 THEN
+            RETURN NEXT;
+        END IF;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION klaxon.orphans() IS 'Foreign keys with rows that point nowhere, and how many; none unless a restore was incomplete';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- requires:
+--   restore
 --   identity::version
 --   explain::explain_event
 --   redeliver::retry_dead
@@ -3009,6 +3116,7 @@ COMMENT ON PROCEDURE klaxon.test_config(text, jsonb, boolean, integer, text, tex
 -- says it was made in another transaction counts as restored from a dump.
 COMMENT ON FUNCTION klaxon.version() IS 'The library''s version';
 COMMENT ON FUNCTION klaxon.principal() IS 'Who acts: klaxon.principal for a member of klaxon_app, else the current role';
+COMMENT ON FUNCTION klaxon.traceparent() IS 'The setting klaxon.traceparent, where it is a valid one';
 COMMENT ON FUNCTION klaxon.uuid_v7() IS 'A UUID version 7: ordered by time';
 COMMENT ON FUNCTION klaxon.check_public_key(text) IS 'Raises where a text is not a key that secrets may be sealed to';
 COMMENT ON FUNCTION klaxon.explain_event(text, jsonb, text) IS 'Who would hear of an event, who not and why; emits nothing';
@@ -3027,7 +3135,7 @@ REVOKE ALL ON ALL TABLES IN SCHEMA klaxon FROM PUBLIC;
 REVOKE ALL ON ALL SEQUENCES IN SCHEMA klaxon FROM PUBLIC;
 REVOKE ALL ON ALL ROUTINES IN SCHEMA klaxon FROM PUBLIC;
 
-GRANT EXECUTE ON FUNCTION klaxon.version(), klaxon.principal(), klaxon.uuid_v7()
+GRANT EXECUTE ON FUNCTION klaxon.version(), klaxon.principal(), klaxon.uuid_v7(), klaxon.traceparent()
     TO klaxon_emitter, klaxon_user, klaxon_app, klaxon_admin, klaxon_worker;
 GRANT EXECUTE ON FUNCTION klaxon.notify_event(text, jsonb, text, text, timestamptz), klaxon.known_event(text, text, text)
     TO klaxon_emitter, klaxon_admin;
@@ -3054,6 +3162,7 @@ GRANT EXECUTE ON FUNCTION klaxon.request_config_test(text, jsonb), klaxon.config
 GRANT EXECUTE ON PROCEDURE klaxon.test_config(text, jsonb, boolean, integer, text, text) TO klaxon_user, klaxon_app, klaxon_admin;
 GRANT EXECUTE ON PROCEDURE klaxon.test_channel(text, boolean, integer, text, text) TO klaxon_user, klaxon_app, klaxon_admin;
 GRANT EXECUTE ON FUNCTION klaxon.status() TO klaxon_user, klaxon_app, klaxon_admin, klaxon_worker;
+GRANT EXECUTE ON FUNCTION klaxon.orphans() TO klaxon_admin, klaxon_worker;
 GRANT EXECUTE ON FUNCTION klaxon.prune(interval, interval, interval) TO klaxon_admin;
 
 -- Emitters.

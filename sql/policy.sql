@@ -3,6 +3,7 @@
 -- says it was made in another transaction counts as restored from a dump.
 COMMENT ON FUNCTION klaxon.version() IS 'The library''s version';
 COMMENT ON FUNCTION klaxon.principal() IS 'Who acts: klaxon.principal for a member of klaxon_app, else the current role';
+COMMENT ON FUNCTION klaxon.traceparent() IS 'The setting klaxon.traceparent, where it is a valid one';
 COMMENT ON FUNCTION klaxon.uuid_v7() IS 'A UUID version 7: ordered by time';
 COMMENT ON FUNCTION klaxon.check_public_key(text) IS 'Raises where a text is not a key that secrets may be sealed to';
 COMMENT ON FUNCTION klaxon.explain_event(text, jsonb, text) IS 'Who would hear of an event, who not and why; emits nothing';
@@ -21,7 +22,7 @@ REVOKE ALL ON ALL TABLES IN SCHEMA klaxon FROM PUBLIC;
 REVOKE ALL ON ALL SEQUENCES IN SCHEMA klaxon FROM PUBLIC;
 REVOKE ALL ON ALL ROUTINES IN SCHEMA klaxon FROM PUBLIC;
 
-GRANT EXECUTE ON FUNCTION klaxon.version(), klaxon.principal(), klaxon.uuid_v7()
+GRANT EXECUTE ON FUNCTION klaxon.version(), klaxon.principal(), klaxon.uuid_v7(), klaxon.traceparent()
     TO klaxon_emitter, klaxon_user, klaxon_app, klaxon_admin, klaxon_worker;
 GRANT EXECUTE ON FUNCTION klaxon.notify_event(text, jsonb, text, text, timestamptz), klaxon.known_event(text, text, text)
     TO klaxon_emitter, klaxon_admin;
@@ -48,6 +49,7 @@ GRANT EXECUTE ON FUNCTION klaxon.request_config_test(text, jsonb), klaxon.config
 GRANT EXECUTE ON PROCEDURE klaxon.test_config(text, jsonb, boolean, integer, text, text) TO klaxon_user, klaxon_app, klaxon_admin;
 GRANT EXECUTE ON PROCEDURE klaxon.test_channel(text, boolean, integer, text, text) TO klaxon_user, klaxon_app, klaxon_admin;
 GRANT EXECUTE ON FUNCTION klaxon.status() TO klaxon_user, klaxon_app, klaxon_admin, klaxon_worker;
+GRANT EXECUTE ON FUNCTION klaxon.orphans() TO klaxon_admin, klaxon_worker;
 GRANT EXECUTE ON FUNCTION klaxon.prune(interval, interval, interval) TO klaxon_admin;
 
 -- Emitters.

@@ -33,6 +33,7 @@ DECLARE
     raised bigint;
     skipped bigint;
     careful bigint;
+    schema_version text := (SELECT e.extversion FROM pg_extension AS e WHERE e.extname = 'pg_klaxon');
     warned text[];
 BEGIN
     -- Rights of the owner: it counts everybody's rows, since a user who waits for a message must
@@ -62,6 +63,7 @@ BEGIN
     warned := array_remove(ARRAY[
         CASE WHEN NOT deployed THEN 'the database belongs to no deployment: run "klaxon init"' END,
         CASE WHEN alive = 0 THEN 'no worker is alive: run "klaxon run"' END,
+        CASE WHEN schema_version <> library THEN format('the schema is %s and the library %s: run "klaxon doctor"', schema_version, library) END,
         CASE WHEN outdated > 0 THEN format('%s of another version than the library, which is %s',
             CASE outdated WHEN 1 THEN '1 worker is' ELSE outdated || ' workers are' END, library) END,
         CASE WHEN deaf > 0 AND wakeup_mode <> 'poll' THEN format('no notification reaches %s, which poll%s: is there a pooler in between?',

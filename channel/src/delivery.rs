@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use klaxon_model::event_type::Severity;
+use klaxon_model::traceparent::Traceparent;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
@@ -60,6 +61,8 @@ pub struct Delivery {
     pub held_back: i64,
     /// How long those were collected, where that is known.
     pub held_for: Option<Duration>,
+    /// What a receiver may call the parent of what it does, where the event or the attempt is traced.
+    pub traceparent: Option<Traceparent>,
 }
 
 /// The type of a digest: its payload is what `klaxon.digest_payload` makes of its events, and no

@@ -51,6 +51,7 @@ pub(crate) fn delivery(event_type: &str, payload: &str) -> Delivery {
         payload: RawValue::from_string(payload.into()).unwrap(),
         held_back: 0,
         held_for: None,
+        traceparent: None,
     }
 }
 

@@ -19,6 +19,7 @@ use serde_json::Value;
 use crate::failure;
 use crate::identity::{as_owner, principal};
 use crate::jsonb::JsonbText;
+use crate::schema;
 use crate::setting::ALLOW_HTTP;
 use crate::subtransaction::attempt;
 
@@ -48,6 +49,7 @@ thread_local! {
 #[pg_trigger]
 pub fn begin_channels<'a>(_trigger: &'a PgTrigger<'a>) -> Outcome<'a> {
     ASIDE.take();
+    schema::check();
     Ok(None)
 }
 

@@ -15,8 +15,10 @@ use crate::setting::MAX_PAYLOAD_BYTES;
 use crate::transition::{self, Event};
 use crate::wakeup::{self, Signal};
 
+mod outbox;
 pub mod write;
-use write::{Batch, Delivery, Note};
+use outbox::{Delivery, Outbox};
+use write::{Batch, Note};
 
 /// AFTER INSERT, once a statement: matches all its events in one pass and writes what is to be sent.
 #[pg_trigger]
@@ -40,6 +42,7 @@ struct Pass {
     last: Option<(String, Option<String>, Rc<Matcher>)>,
     cooldowns: write::Cooldowns,
     filter_errors: HashMap<i64, i64>,
+    outbox: Option<Outbox>,
     batch: Batch,
 }
 
@@ -56,6 +59,7 @@ impl Pass {
             last: None,
             cooldowns: write::Cooldowns::default(),
             filter_errors: HashMap::new(),
+            outbox: None,
             batch: Batch::default(),
         }
     }
@@ -146,7 +150,7 @@ impl Pass {
             if subscription.digest {
                 self.batch.digest(&delivery);
             } else {
-                self.batch.deliver(&delivery);
+                self.outbox.get_or_insert_with(Outbox::open).insert(&delivery);
             }
         }
         if subscription.in_app
@@ -168,7 +172,8 @@ impl Pass {
         self.batch.flush();
         self.cooldowns.record();
         write::filter_errors(&self.filter_errors);
-        if self.batch.delivered {
+        if let Some(outbox) = self.outbox {
+            outbox.close();
             wakeup::at_commit(Signal::Outbox);
         }
         if self.batch.noted {

@@ -21,11 +21,35 @@ pub fn uuid_v7() -> pgrx::Uuid {
 /// Who acts: `klaxon.principal` where the current role is a member of `klaxon_app`, else the role.
 #[pg_extern(stable, parallel_safe)]
 pub fn principal() -> String {
-    let role = current_role();
+    named(current_role(), is_switched())
+}
+
+/// The same in a trigger of a table with that owner. What a foreign key has done there it did with the owner's
+/// rights, and since 18 Postgres fires triggers with the rights that the row was changed with: who acts is then
+/// who had them taken.
+#[allow(unsafe_code)]
+pub fn principal_behind(owner: pg_sys::Oid) -> String {
+    if cfg!(feature = "pg18") && current_role() == owner && is_switched() {
+        // SAFETY: reads a variable of this backend.
+        return named(unsafe { pg_sys::GetOuterUserId() }, false);
+    }
+    principal()
+}
+
+fn named(role: pg_sys::Oid, is_switched: bool) -> String {
     match setting::PRINCIPAL.get() {
-        Some(name) if !name.is_empty() && may_act_for_others(role) => name.to_string_lossy().into_owned(),
+        Some(name) if !name.is_empty() && may_act_for_others(role, is_switched) => {
+            name.to_string_lossy().into_owned()
+        }
         _ => role_name(role),
     }
+}
+
+/// Whether the current role is that of a function rather than of the session.
+#[allow(unsafe_code)]
+fn is_switched() -> bool {
+    // SAFETY: reads a variable of this backend.
+    unsafe { pg_sys::InLocalUserIdChange() }
 }
 
 #[allow(unsafe_code)]
@@ -42,15 +66,14 @@ pub fn role_name(role: pg_sys::Oid) -> String {
 }
 
 #[allow(unsafe_code)]
-fn may_act_for_others(role: pg_sys::Oid) -> bool {
+fn may_act_for_others(role: pg_sys::Oid, is_switched: bool) -> bool {
     // SAFETY: catalog lookups inside a transaction; a missing role is InvalidOid.
     unsafe {
         let app = pg_sys::get_role_oid(c"klaxon_app".as_ptr(), true);
         // A superuser is a member of everything; but inside its SECURITY DEFINER function the
         // setting is the caller's, who is not.
         app != pg_sys::InvalidOid
-            && (pg_sys::is_member_of_role_nosuper(role, app)
-                || pg_sys::superuser_arg(role) && !pg_sys::InLocalUserIdChange())
+            && (pg_sys::is_member_of_role_nosuper(role, app) || pg_sys::superuser_arg(role) && !is_switched)
     }
 }
 

@@ -7,8 +7,10 @@
 //! | [`redeliver`] | dead letters and past events, once more |
 //! | [`matcher`] | the subscriptions of one event type and project, compiled, per backend |
 //! | [`relcache`] | the invalidation that drops them |
+//! | [`schema`] | whether the library goes with the schema |
 //! | [`snapshot`] | the snapshot the matchers are read under |
 //! | [`transition`] | the transition table of a statement trigger |
+//! | [`restore`] | foreign keys that step aside while a dump is restored |
 //! | [`journal`] | changes of the configuration, for the audit log |
 //! | [`jsonb`] | `jsonb`, read where it lies |
 //! | [`channel`] | masking and sealing of channels' secrets |
@@ -18,6 +20,7 @@
 //! | [`subtransaction`] | errors that are caught, and undone |
 //! | [`wakeup`] | `NOTIFY`, or the relay's part of it |
 //! | [`relay`] | shared memory and the background worker that notifies for others |
+//! | [`trace`] | where in a trace a session emits |
 //! | [`setting`] | configuration parameters |
 //!
 //! Tables, views, policies and plain functions are SQL, one concept a file, under `sql/`.
@@ -37,10 +40,13 @@ mod matcher;
 mod redeliver;
 mod relay;
 mod relcache;
+mod restore;
+mod schema;
 mod setting;
 mod snapshot;
 mod subscription;
 mod subtransaction;
+mod trace;
 mod transition;
 mod wakeup;
 mod watch;
@@ -71,7 +77,7 @@ extension_sql_file!("../../sql/subscription.sql", name = "subscription", require
 extension_sql_file!(
     "../../sql/event.sql",
     name = "event",
-    requires = ["subscription", identity::uuid_v7, identity::principal]
+    requires = ["subscription", identity::uuid_v7, identity::principal, trace::traceparent]
 );
 extension_sql_file!("../../sql/outbox.sql", name = "outbox", requires = ["event"]);
 extension_sql_file!("../../sql/delivery.sql", name = "delivery", requires = ["outbox"]);
@@ -125,10 +131,15 @@ extension_sql_file!(
     requires = ["watcher", redeliver::request_channel_test, channel::request_config_test]
 );
 extension_sql_file!(
+    "../../sql/restore.sql",
+    name = "restore",
+    requires = ["channel_test", restore::begin_restore, restore::end_restore]
+);
+extension_sql_file!(
     "../../sql/policy.sql",
     name = "policy",
     requires =
-        ["channel_test", identity::version, explain::explain_event, redeliver::retry_dead, redeliver::replay]
+        ["restore", identity::version, explain::explain_event, redeliver::retry_dead, redeliver::replay]
 );
 extension_sql_file!("../../sql/dump.sql", name = "dump", requires = ["policy"], finalize);
 

@@ -18,6 +18,7 @@ use crate::failure;
 use crate::jsonb::JsonbPayload;
 use crate::jsonpath::{Predicate, Truth};
 use crate::relcache;
+use crate::schema;
 use crate::snapshot;
 
 /// Matchers a backend keeps before it starts anew: enough for any one application, and a bound on
@@ -224,6 +225,7 @@ pub fn check_type(kind: &str) {
 }
 
 fn load_types() -> HashSet<String> {
+    schema::check();
     relcache::remember_subscription();
     relcache::bind_to_transaction();
     snapshot::latest(|| {
@@ -238,6 +240,7 @@ fn load_types() -> HashSet<String> {
 }
 
 fn load(kind: &str, project: Option<&str>) -> Matcher {
+    schema::check();
     relcache::remember_subscription();
     relcache::bind_to_transaction();
     snapshot::latest(|| Spi::connect(|client| read(client, kind, project)))

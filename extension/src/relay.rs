@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use std::time::Duration;
 
 use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, BgWorkerStartTime, SignalWakeFlags};
+use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
 use pgrx::{PGRXSharedMemory, PgAtomic, pg_shmem_init};
 
@@ -21,6 +22,8 @@ use crate::wakeup::{self, Signal};
 const PAUSE: Duration = Duration::from_millis(2);
 /// Until a relay that ended is started again.
 const RESTART: Duration = Duration::from_secs(1);
+/// Until what Postgres refused to notify is tried again.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// What backends and the relay share.
 struct Shared {
@@ -149,16 +152,29 @@ pub extern "C-unwind" fn klaxon_relay_main(_argument: pg_sys::Datum) {
         shared.database.store(pg_sys::MyDatabaseId.to_u32(), Ordering::Relaxed);
         shared.latch.store(pg_sys::MyLatch, Ordering::Release);
     }
+    let mut is_refused = false;
     loop {
         // Looked at before the first wait: commits may have found the relay of before.
         let pending = shared.pending.swap(0, Ordering::AcqRel);
-        if pending != 0 {
-            BackgroundWorker::transaction(|| {
-                Signal::ALL.into_iter().filter(|signal| pending & bit(*signal) != 0).for_each(wakeup::notify);
-            });
-            std::thread::sleep(PAUSE);
-        }
-        if shared.pending.load(Ordering::Acquire) == 0 && !BackgroundWorker::wait_latch(None) {
+        let goes_on = match notify(pending) {
+            Ok(()) => {
+                if pending != 0 {
+                    is_refused = false;
+                    std::thread::sleep(PAUSE);
+                }
+                shared.pending.load(Ordering::Acquire) != 0 || BackgroundWorker::wait_latch(None)
+            }
+            Err(said) => {
+                // Once: it may last.
+                if !is_refused {
+                    warning!("klaxon relay cannot notify: {said}; workers find by polling what is committed");
+                }
+                is_refused = true;
+                shared.pending.fetch_or(pending, Ordering::AcqRel);
+                BackgroundWorker::wait_latch(Some(RETRY))
+            }
+        };
+        if !goes_on {
             break;
         }
         if BackgroundWorker::sighup_received() {
@@ -172,6 +188,35 @@ pub extern "C-unwind" fn klaxon_relay_main(_argument: pg_sys::Datum) {
     // With status 0 it would not be started again, and a stopping server starts none.
     // SAFETY: ends this process, running its callbacks.
     unsafe { pg_sys::proc_exit(1) };
+}
+
+/// Notifies of these signals. What Postgres refuses, as it does while its queue is full, does not end the relay:
+/// without one, transactions would notify themselves, and be refused.
+///
+/// # Errors
+/// What it said.
+#[allow(unsafe_code)]
+fn notify(pending: u32) -> Result<(), String> {
+    if pending == 0 {
+        return Ok(());
+    }
+    PgTryBuilder::new(|| {
+        BackgroundWorker::transaction(|| {
+            Signal::ALL.into_iter().filter(|signal| pending & bit(*signal) != 0).for_each(wakeup::notify);
+        });
+        Ok(())
+    })
+    .catch_others(|error| match &error {
+        CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => {
+            let said = report.message().to_owned();
+            // SAFETY: the error has been taken off Postgres' stack of them; this releases what the transaction held,
+            // as the main loop of a backend does it.
+            unsafe { pg_sys::AbortCurrentTransaction() };
+            Err(said)
+        }
+        CaughtError::RustPanic { .. } => error.rethrow(),
+    })
+    .execute()
 }
 
 #[allow(unsafe_code)]

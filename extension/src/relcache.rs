@@ -6,6 +6,7 @@
 //! changes of one's own are seen, others' are not, and the hot path asks the database nothing.
 
 use std::cell::Cell;
+use std::ffi::CStr;
 
 use pgrx::prelude::*;
 
@@ -36,18 +37,19 @@ pub fn bind_to_transaction() {
 /// Remembers which relation's invalidations matter. Looked up at every compilation, because
 /// DROP and CREATE EXTENSION change it.
 pub fn remember_subscription() {
-    SUBSCRIPTION.set(subscription_oid());
+    SUBSCRIPTION.set(oid(c"subscription"));
 }
 
+/// One of the extension's relations; invalid where there is none of that name.
 #[allow(unsafe_code)]
-fn subscription_oid() -> pg_sys::Oid {
+pub fn oid(name: &CStr) -> pg_sys::Oid {
     // SAFETY: syscache lookups inside a transaction.
     unsafe {
         let schema = pg_sys::get_namespace_oid(c"klaxon".as_ptr(), true);
         if schema == pg_sys::InvalidOid {
             return schema;
         }
-        pg_sys::get_relname_relid(c"subscription".as_ptr(), schema)
+        pg_sys::get_relname_relid(name.as_ptr(), schema)
     }
 }
 
@@ -85,7 +87,7 @@ unsafe extern "C-unwind" fn transaction_ended(event: pg_sys::XactEvent::Type, _a
 pub fn configuration_changed<'a>(
     _trigger: &'a PgTrigger<'a>,
 ) -> Result<Option<PgHeapTuple<'a, pgrx::AllocatedByRust>>, PgTriggerError> {
-    let subscription = subscription_oid();
+    let subscription = oid(c"subscription");
     if subscription != pg_sys::InvalidOid {
         // SAFETY: the relation exists; the message is queued in this transaction.
         unsafe { pg_sys::CacheInvalidateRelcacheByRelid(subscription) };

@@ -21,6 +21,7 @@ pub enum Wakeup {
 }
 
 pub static PRINCIPAL: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+pub static TRACEPARENT: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 /// One of the two is the parameter: its default differs.
 static WAKEUP: GucSetting<Wakeup> = GucSetting::<Wakeup>::new(Wakeup::Notify);
 static WAKEUP_PRELOADED: GucSetting<Wakeup> = GucSetting::<Wakeup>::new(Wakeup::Relay);
@@ -52,6 +53,14 @@ pub fn define(preloaded: bool) {
         c"Who acts, for a session that serves many users.",
         c"Counts only where the current role is a member of klaxon_app.",
         &PRINCIPAL,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_string_guc(
+        c"klaxon.traceparent",
+        c"Where in a trace this session emits, as W3C Trace Context writes it.",
+        c"Recorded with each event, unless its payload has a traceparent. What is none is taken for absent.",
+        &TRACEPARENT,
         GucContext::Userset,
         GucFlags::default(),
     );

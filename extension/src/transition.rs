@@ -5,6 +5,8 @@ use std::ffi::CString;
 use pgrx::prelude::*;
 use pgrx::{FromDatum, PgRelation};
 
+use crate::schema;
+
 /// Where the columns are; looked up by name, so that an upgraded table reads the same.
 struct Columns {
     id: usize,
@@ -76,10 +78,14 @@ pub fn for_each_event(trigger: &PgTrigger<'_>, relation: &PgRelation, mut each: 
     }
 }
 
+/// Where a column is, from 0 on.
 #[allow(unsafe_code)]
-fn attribute(relation: &PgRelation, name: &str) -> usize {
-    let name = CString::new(name).expect("a column's name");
+pub fn attribute(relation: &PgRelation, name: &str) -> usize {
+    let text = CString::new(name).expect("a column's name");
     // SAFETY: the relation is open; the result is a positive attribute number or an error code.
-    let number = unsafe { pg_sys::SPI_fnumber((*relation.as_ptr()).rd_att, name.as_ptr()) };
-    usize::try_from(number).ok().and_then(|n| n.checked_sub(1)).expect("klaxon.event has its columns")
+    let number = unsafe { pg_sys::SPI_fnumber((*relation.as_ptr()).rd_att, text.as_ptr()) };
+    usize::try_from(number)
+        .ok()
+        .and_then(|n| n.checked_sub(1))
+        .unwrap_or_else(|| schema::missing(&format!("column \"{name}\" in klaxon.{}", relation.name())))
 }

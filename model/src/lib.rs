@@ -8,6 +8,8 @@
 //! | [`filter`] | what else must hold of an event that a subscription names |
 //! | [`seal`] | secrets sealed to the worker's public key |
 //! | [`signature`] | how a webhook's receiver knows it is us |
+//! | [`traceparent`] | where in a trace an event was emitted |
+//! | [`version`] | which schema, library and worker go together |
 //! | [`audit`] | the record of an attempt, its canonical bytes and the chain of them |
 
 #![warn(missing_docs)]
@@ -19,3 +21,5 @@ pub mod glob;
 pub mod payload;
 pub mod seal;
 pub mod signature;
+pub mod traceparent;
+pub mod version;

@@ -9,6 +9,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 
 use anyhow::{Context as _, bail};
 
+use crate::postgres::Postgres;
 use crate::process::{self, Keeper};
 
 /// The superuser of every cluster here.
@@ -30,12 +31,14 @@ pub struct Surroundings {
     pub environment: Vec<(String, String)>,
     /// How many megabytes it has for all its data; without, as many as there are.
     pub room: Option<u32>,
+    /// Whose programs run it; without, those under test.
+    pub postgres: Option<Postgres>,
 }
 
 /// A cluster, running unless [`Cluster::stop`] was called.
 pub struct Cluster {
     keeper: Keeper,
-    bin: PathBuf,
+    postgres: Postgres,
     port: u16,
     settings: Vec<(String, String)>,
     environment: Vec<(String, String)>,
@@ -72,21 +75,13 @@ impl Cluster {
     /// # Errors
     /// As there; or we may not limit the room.
     pub fn start_in(surroundings: Surroundings, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
-        let bin = bindir()?;
+        let postgres = surroundings.postgres.map_or_else(Postgres::under_test, Ok)?;
         let keeper = Keeper::new("cluster")?;
         if let Some(megabytes) = surroundings.room {
             keeper.confine(megabytes)?;
         }
-        process::run(
-            process::unprivileged(bin.join("initdb"))
-                .current_dir("/")
-                .args(["--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C.UTF-8"])
-                .arg(format!("--username={SUPERUSER}"))
-                .arg("-D")
-                .arg(keeper.folder().join("data")),
-        )?;
         let cluster = Self {
-            bin,
+            postgres,
             port: free_port()?,
             settings: settings.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
             environment: surroundings.environment,
@@ -94,8 +89,75 @@ impl Cluster {
             log: Arc::default(),
             keeper,
         };
+        cluster.initialise()?;
         cluster.restart()?;
         Ok(cluster)
+    }
+
+    /// With checksums, whether that is the version's default (since 18) or not: where they differ, pg_upgrade
+    /// refuses.
+    fn initialise(&self) -> anyhow::Result<()> {
+        process::run(
+            process::unprivileged(self.postgres.program("initdb"))
+                .current_dir("/")
+                .args(["--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C.UTF-8"])
+                .args(["--data-checksums".to_owned(), format!("--username={SUPERUSER}")])
+                .arg("-D")
+                .arg(self.data()),
+        )
+        .map(drop)
+    }
+
+    /// Stops it and starts another of a later version with everything that was in it, by pg_upgrade.
+    ///
+    /// # Errors
+    /// What initdb, pg_upgrade or postgres said.
+    pub fn upgraded(&self, postgres: Postgres) -> anyhow::Result<Self> {
+        self.stop(Stop::Fast)?;
+        let upgraded = Self {
+            postgres,
+            port: free_port()?,
+            settings: self.settings.clone(),
+            environment: self.environment.clone(),
+            postmaster: Mutex::new(None),
+            log: Arc::default(),
+            keeper: Keeper::new("upgraded")?,
+        };
+        upgraded.initialise()?;
+        process::run(
+            process::unprivileged(upgraded.postgres.program("pg_upgrade"))
+                // It writes its logs where it is.
+                .current_dir(upgraded.keeper.folder())
+                .arg(format!("--username={SUPERUSER}"))
+                .arg("--old-bindir")
+                .arg(self.postgres.bin())
+                .arg("--new-bindir")
+                .arg(upgraded.postgres.bin())
+                .arg("--old-datadir")
+                .arg(self.data())
+                .arg("--new-datadir")
+                .arg(upgraded.data())
+                .arg("--socketdir")
+                .arg(upgraded.keeper.folder())
+                .args(["--old-port", &self.port.to_string(), "--new-port", &upgraded.port.to_string()]),
+        )
+        .with_context(|| upgraded.upgrade_log())?;
+        upgraded.restart()?;
+        Ok(upgraded)
+    }
+
+    /// What pg_upgrade's programs complained of, which is gone with the folder.
+    fn upgrade_log(&self) -> String {
+        let script = r#"grep -h -A 3 error: "$1"/pg_upgrade_output.d/*/log/*.log"#;
+        process::run(Command::new("sh").args(["-c", script, "sh"]).arg(self.data())).unwrap_or_default()
+    }
+
+    /// Starts another that is what this one was when it was backed up, which is now.
+    ///
+    /// # Errors
+    /// What pg_basebackup or postgres said.
+    pub fn restored(&self) -> anyhow::Result<Self> {
+        self.copied(([127, 0, 0, 1], self.port).into(), "restored", &[])
     }
 
     /// Starts a standby of it, that follows by streaming until it is promoted.
@@ -111,17 +173,22 @@ impl Cluster {
     /// # Errors
     /// As there.
     pub fn standby_by(&self, address: SocketAddr) -> anyhow::Result<Self> {
-        let keeper = Keeper::new("standby")?;
+        self.copied(address, "standby", &["--write-recovery-conf"])
+    }
+
+    fn copied(&self, address: SocketAddr, name: &str, flags: &[&str]) -> anyhow::Result<Self> {
+        let keeper = Keeper::new(name)?;
         process::run(
-            process::unprivileged(self.bin.join("pg_basebackup"))
+            process::unprivileged(self.postgres.program("pg_basebackup"))
                 .current_dir("/")
-                .args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync"])
+                .args(["--checkpoint=fast", "--no-sync"])
+                .args(flags)
                 .arg(format!("--dbname=postgresql://{SUPERUSER}@{address}"))
                 .arg("-D")
                 .arg(keeper.folder().join("data")),
         )?;
-        let standby = Self {
-            bin: self.bin.clone(),
+        let copy = Self {
+            postgres: self.postgres.clone(),
             port: free_port()?,
             settings: self.settings.clone(),
             environment: self.environment.clone(),
@@ -129,8 +196,8 @@ impl Cluster {
             log: Arc::default(),
             keeper,
         };
-        standby.restart()?;
-        Ok(standby)
+        copy.restart()?;
+        Ok(copy)
     }
 
     /// Starts it again after [`Cluster::stop`], on the same port.
@@ -141,7 +208,7 @@ impl Cluster {
         // Its environment is not the business of what makes it unprivileged.
         let mut command = process::unprivileged("env");
         command.args(self.environment.iter().map(|(name, value)| format!("{name}={value}")));
-        command.arg(self.bin.join("postgres"));
+        command.arg(self.postgres.program("postgres"));
         command.current_dir("/").arg("-D").arg(self.keeper.folder().join("data"));
         command.arg("-k").arg(self.socket_folder()).arg("-p").arg(self.port.to_string());
         for (name, value) in
@@ -213,6 +280,12 @@ impl Cluster {
         postmaster.as_mut().is_some_and(|child| child.try_wait().expect("it is our child").is_none())
     }
 
+    /// Whose programs run it.
+    #[must_use]
+    pub fn postgres(&self) -> &Postgres {
+        &self.postgres
+    }
+
     /// The folder of its data.
     #[must_use]
     pub fn data(&self) -> PathBuf {
@@ -246,7 +319,7 @@ impl Cluster {
     /// `psql` or another client program of this installation, told where the cluster is.
     #[must_use]
     pub fn client(&self, program: &str, database: &str) -> Command {
-        let mut command = Command::new(self.bin.join(program));
+        let mut command = Command::new(self.postgres.program(program));
         command
             .env("PGHOST", self.socket_folder())
             .env("PGPORT", self.port.to_string())
@@ -265,12 +338,6 @@ impl Drop for Cluster {
         // The keeper ends what this could not.
         let _ = self.stop(Stop::Immediate);
     }
-}
-
-/// Where the programs of the Postgres under test are.
-fn bindir() -> anyhow::Result<PathBuf> {
-    let pg_config = std::env::var_os("PG_CONFIG").unwrap_or_else(|| "/usr/bin/pg_config".into());
-    Ok(process::run(Command::new(pg_config).arg("--bindir"))?.trim().into())
 }
 
 /// A port that is free now; nobody else asks the system for ports by number.

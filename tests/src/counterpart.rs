@@ -18,6 +18,9 @@ pub const SEALED_BOX: &str = include_str!("sealed_box.py");
 /// Says whether a webhook verifies by the `standardwebhooks` of Python.
 pub const WEBHOOK: &str = include_str!("webhook.py");
 
+/// Reads spans as OpenTelemetry's own protobuf definitions have them.
+pub const SPANS: &str = include_str!("spans.py");
+
 /// Where they are.
 #[must_use]
 pub fn folder() -> PathBuf {

@@ -50,8 +50,18 @@ impl<'c> Database<'c> {
     /// When it cannot be made.
     #[must_use]
     pub fn create(cluster: &'c Cluster) -> Self {
+        Self::create_at(cluster, "")
+    }
+
+    /// The same, with the extension of a version that is not the default.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    #[must_use]
+    pub fn create_at(cluster: &'c Cluster, version: &str) -> Self {
         let database = Self::bare(cluster);
-        database.psql("CREATE EXTENSION pg_klaxon");
+        let version = if version.is_empty() { String::new() } else { format!("VERSION '{version}'") };
+        database.psql(&format!("CREATE EXTENSION pg_klaxon {version}"));
         database.psql(&format!(
             "DO $$ BEGIN
                  CREATE ROLE {WORKER_ROLE} LOGIN IN ROLE klaxon_worker;

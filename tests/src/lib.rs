@@ -7,6 +7,7 @@
 
 pub mod authority;
 pub mod cluster;
+pub mod collector;
 pub mod counterpart;
 pub mod database;
 pub mod faketime;
@@ -19,9 +20,11 @@ pub mod mta;
 pub mod name_server;
 pub mod network;
 pub mod pooler;
+pub mod postgres;
 pub mod process;
 pub mod proxy;
 pub mod receiver;
+pub mod release;
 pub mod scene;
 pub mod signature;
 pub mod smtp;

@@ -48,7 +48,9 @@ pub fn run(command: &mut Command) -> anyhow::Result<String> {
     let output =
         command.stdin(Stdio::null()).output().with_context(|| format!("cannot start {command:?}"))?;
     if !output.status.success() {
-        bail!("{command:?}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
+        // Some say on one what is wrong, some on the other.
+        let said = [output.stdout, output.stderr].concat();
+        bail!("{command:?}: {}\n{}", output.status, String::from_utf8_lossy(&said));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -1,6 +1,7 @@
 //! What most tests begin with: a database, keys, a receiver and a mail server, one authority.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use serde_json::Value;
 use tokio_postgres::Client;
@@ -12,7 +13,7 @@ use crate::proxy::Proxy;
 use crate::receiver::{Hook, Receiver};
 use crate::smtp::MailServer;
 use crate::vendor::Vendors;
-use crate::worker::{Installation, Worker};
+use crate::worker::{Installation, Worker, binary};
 
 /// The parts, each usable by itself.
 pub struct Scene<'c> {
@@ -134,9 +135,18 @@ impl<'c> Scene<'c> {
     /// When it does not start.
     #[must_use]
     pub fn start(&self, flags: &[&str]) -> Worker {
+        self.start_by(&binary(), flags)
+    }
+
+    /// The same by another binary than the one under test.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start_by(&self, binary: &Path, flags: &[&str]) -> Worker {
         let flags: Vec<_> =
             self.flags.iter().cloned().chain(flags.iter().map(|flag| (*flag).to_owned())).collect();
-        self.installation.start(&flags)
+        self.installation.start_by(binary, &flags)
     }
 
     /// Runs a command of `klaxon` to its end, with the flags that the worker is started with.

@@ -38,13 +38,17 @@ pub fn binary() -> PathBuf {
 /// A `klaxon` command without the surroundings' own settings.
 #[must_use]
 pub fn command() -> Command {
+    command_of(&binary())
+}
+
+fn command_of(binary: &Path) -> Command {
     // Ends with the thread that started it, should that be killed; `setpriv` replaces itself by the
     // worker, so the process id is the worker's own.
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", "--"]).arg(binary()).kill_on_drop(true).stdin(Stdio::null());
+    command.args(["--pdeathsig", "KILL", "--"]).arg(binary).kill_on_drop(true).stdin(Stdio::null());
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(|name| {
-            (name.starts_with("KLAXON_") || name.starts_with("PG")) && name != "KLAXON_BIN"
+            ["KLAXON_", "OTEL_", "PG"].iter().any(|prefix| name.starts_with(prefix)) && name != "KLAXON_BIN"
         }) {
             command.env_remove(name);
         }
@@ -121,7 +125,16 @@ impl Installation {
     /// When it does not start.
     #[must_use]
     pub fn start(&self, flags: &[String]) -> Worker {
-        let mut command = command();
+        self.start_by(&binary(), flags)
+    }
+
+    /// The same by another binary than the one under test.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start_by(&self, binary: &Path, flags: &[String]) -> Worker {
+        let mut command = command_of(binary);
         command.envs(self.environment.iter().cloned());
         command.arg("run").arg("--config").arg(self.config()).args(flags);
         command.args(["--log-format", "json"]);

@@ -333,7 +333,7 @@ async fn a_channel_that_is_gone_is_disabled_and_that_is_an_event() {
     )
     .await;
     scene.emit("run.failed", json!({})).await;
-    let pending: i64 =
-        scene.client.query_one("SELECT count(*) FROM klaxon.outbox", &[]).await.unwrap().get(0);
+    let pending = "SELECT count(*) FROM klaxon.outbox AS o JOIN klaxon.channel AS c ON c.id = o.channel_id WHERE c.name = 'gone'";
+    let pending: i64 = scene.client.query_one(pending, &[]).await.unwrap().get(0);
     assert_eq!(pending, 0, "nothing is matched to it any more");
 }

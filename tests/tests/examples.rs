@@ -2,33 +2,86 @@
 
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
 use klaxon_tests::cluster::{SUPERUSER, free_port};
 use klaxon_tests::counterpart::command;
 use klaxon_tests::database::Database;
-use klaxon_tests::limit::within;
+use klaxon_tests::limit::{within, within_time};
 use klaxon_tests::receiver::{Hook, Request};
 use klaxon_tests::scene::Scene;
 use klaxon_tests::until::until;
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
+use tokio::process::Command;
 
 fn example(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(name);
     path.canonicalize().expect("there is such an example").display().to_string()
 }
 
-/// The languages' modules are those of the counterparts, wherever the example lies.
-fn program(name: &str) -> tokio::process::Command {
-    let language = if name.ends_with(".py") { "python" } else { "node" };
-    let mut command = command(language);
-    command.env("NODE_PATH", klaxon_tests::counterpart::folder().join("node_modules")).arg(example(name));
+/// Far more than a first build takes.
+const BUILDING: Duration = Duration::from_secs(900);
+
+/// An example, ready to run: built first, where its language is compiled. The languages' modules are those of the
+/// counterparts, wherever the example lies; what Rust's depend on, `examples/rust/Cargo.lock` says.
+async fn program(name: &str) -> Command {
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/examples");
+    match name.rsplit_once('.').expect("examples have extensions").1 {
+        "py" => with(command("python"), name),
+        "js" => {
+            let mut command = with(command("node"), name);
+            command.env("NODE_PATH", klaxon_tests::counterpart::folder().join("node_modules"));
+            command
+        }
+        "go" => {
+            let program = built.join("receive_go");
+            let mut go = command("go");
+            // Nothing but its own library, and nothing of whoever tests.
+            go.env("GOCACHE", built.join("go")).env("GOTOOLCHAIN", "local").env("CGO_ENABLED", "0");
+            build(go.arg("build").arg("-o").arg(&program).arg(example(name))).await;
+            piped(Command::new(program))
+        }
+        _ => {
+            let mut cargo = Command::new(env!("CARGO"));
+            let manifest = example("rust/Cargo.toml");
+            build(
+                cargo
+                    .args(["build", "--quiet", "--locked", "--manifest-path", &manifest, "--target-dir"])
+                    .arg(&built),
+            )
+            .await;
+            piped(Command::new(built.join("debug").join(Path::new(name).file_stem().expect("a file"))))
+        }
+    }
+}
+
+fn with(mut command: Command, name: &str) -> Command {
+    command.arg(example(name));
     command
 }
 
-const EMITTERS: [&str; 4] =
-    ["python/emit_psycopg.py", "python/emit_sqlalchemy.py", "python/emit_django.py", "node/emit.js"];
+fn piped(mut command: Command) -> Command {
+    command.stdout(Stdio::piped()).kill_on_drop(true);
+    command
+}
+
+async fn build(command: &mut Command) {
+    let output =
+        within_time(BUILDING, "a build", command.stderr(Stdio::piped()).output()).await.expect("it starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+const EMITTERS: [&str; 5] = [
+    "python/emit_psycopg.py",
+    "python/emit_sqlalchemy.py",
+    "python/emit_django.py",
+    "node/emit.js",
+    "rust/src/bin/emit.rs",
+];
+const RECEIVERS: [&str; 4] =
+    ["python/receive.py", "node/receive.js", "go/receive.go", "rust/src/bin/receive.rs"];
 
 #[tokio::test]
 async fn events_go_with_the_row_that_they_are_about() {
@@ -44,6 +97,7 @@ async fn events_go_with_the_row_that_they_are_about() {
             url.clone()
         };
         let output = program(emitter)
+            .await
             .arg(run)
             .env("DATABASE_URL", url)
             .env("DATABASE_NAME", &scene.database.name)
@@ -68,7 +122,7 @@ async fn events_go_with_the_row_that_they_are_about() {
         .batch_execute("INSERT INTO run VALUES ('by trigger', 'failed'), ('passed', 'passed')")
         .await
         .unwrap();
-    until(&scene.client, "(SELECT count(*) FROM klaxon.delivery WHERE status = 'sent') >= 5").await;
+    until(&scene.client, "(SELECT count(*) FROM klaxon.delivery WHERE status = 'sent') >= 6").await;
     until(&scene.client, "NOT EXISTS (SELECT FROM klaxon.outbox)").await;
     let mut told: Vec<String> = scene
         .receiver
@@ -103,6 +157,11 @@ async fn post(port: u16, request: &Request, headers: &[(&str, &str)], body: &[u8
 
 #[tokio::test]
 async fn receivers_believe_what_is_signed() {
+    // Before anything is signed: it is believed for five minutes, and a first build takes some.
+    let mut programs = Vec::new();
+    for receiver in RECEIVERS {
+        programs.push((receiver, program(receiver).await));
+    }
     let scene = Scene::set(Database::new()).await;
     let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
     scene.webhook("signed", Hook::default().secret(secret), json!({}), &["run.failed"]).await;
@@ -110,14 +169,14 @@ async fn receivers_believe_what_is_signed() {
     scene.emit("run.failed", json!({"run_id": "ü"})).await;
     until(&scene.client, "EXISTS (SELECT FROM klaxon.delivery WHERE status = 'sent')").await;
     let request = scene.receiver.requests().remove(0);
-    for receiver in ["python/receive.py", "node/receive.js"] {
+    for (receiver, mut program) in programs {
         let port = free_port().unwrap();
         let mut child =
-            program(receiver).arg(port.to_string()).env("WEBHOOK_SECRET", secret).spawn().expect("it starts");
+            program.arg(port.to_string()).env("WEBHOOK_SECRET", secret).spawn().expect("it starts");
         let mut printed = BufReader::new(child.stdout.take().unwrap()).lines();
         within("the receiver to listen", async {
             while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
-                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                tokio::time::sleep(Duration::from_millis(50)).await;
             }
         })
         .await;

@@ -70,6 +70,9 @@ async fn doctor_names_what_is_wrong_and_what_mends_it() {
                    ('port', 'webhook', '{"url": "https://receiver.test:8443/x"}'),
                    ('mail', 'email', '{"to_addrs": ["ann@example.com"]}');
                CREATE PUBLICATION everything FOR TABLE klaxon.event;
+               SET session_replication_role = replica;
+               INSERT INTO klaxon.member (project, principal) VALUES ('nowhere', 'ann'), ('nowhere', 'bob');
+               RESET session_replication_role;
                ALTER TABLE klaxon.outbox SET (autovacuum_enabled = false)"#,
         )
         .await
@@ -103,6 +106,10 @@ async fn doctor_names_what_is_wrong_and_what_mends_it() {
         [("failure", "mail has no mail server, and the worker has none either")]
     );
     assert_eq!(found(&findings, "autovacuum"), [("warning", "is off for klaxon.outbox")]);
+    assert_eq!(
+        found(&findings, "references"),
+        [("warning", "rows point nowhere: 2 of klaxon.member by project, which is not in klaxon.project")]
+    );
     assert!(found(&findings, "logical replication")[0].1.contains("publication everything"));
     assert_eq!(found(&findings, "workers")[0].0, "warning");
     let mend = findings.iter().find(|finding| finding["check"] == "autovacuum").unwrap();

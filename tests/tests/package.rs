@@ -7,6 +7,7 @@ use std::process::{Command, Output, Stdio};
 use klaxon_tests::counterpart::folder;
 use klaxon_tests::database::Database;
 use klaxon_tests::limit::within;
+use klaxon_tests::postgres::Postgres;
 use klaxon_tests::process;
 use klaxon_tests::scene::Scene;
 use klaxon_tests::worker::binary;
@@ -53,21 +54,21 @@ impl Machine {
 }
 
 /// The two packages, of what is installed and under test.
-fn packages(into: &Path) -> Vec<PathBuf> {
+fn packages(major: u32, into: &Path) -> Vec<PathBuf> {
     let pg_config = std::env::var("PG_CONFIG").unwrap_or_else(|_| "/usr/bin/pg_config".into());
     let folder = succeed(Command::new(&pg_config).arg("--pkglibdir"));
-    let version = succeed(Command::new(&pg_config).arg("--version"));
-    let major = version.split(|c: char| !c.is_ascii_digit()).find(|part| !part.is_empty()).unwrap();
     let library = Path::new(folder.trim()).join("pg_klaxon.so");
     let mut build = Command::new(root().join("packaging/debian.sh"));
-    let built = succeed(build.arg(library).arg(binary().canonicalize().unwrap()).arg(major).arg(into));
+    let built =
+        succeed(build.arg(library).arg(binary().canonicalize().unwrap()).arg(major.to_string()).arg(into));
     built.lines().map(PathBuf::from).collect()
 }
 
 #[test]
 fn packages_install_and_go_again() {
     let folder = tempfile::tempdir().unwrap();
-    let packages = packages(folder.path());
+    let major = Postgres::under_test().and_then(|postgres| postgres.major()).unwrap();
+    let packages = packages(major, folder.path());
     assert_eq!(packages.len(), 2, "{packages:?}");
     for package in &packages {
         let told = succeed(Command::new("dpkg-deb").arg("--info").arg(package));
@@ -87,9 +88,9 @@ fn packages_install_and_go_again() {
         "usr/share/bash-completion/completions/klaxon",
         "usr/share/zsh/vendor-completions/_klaxon",
         "usr/share/fish/vendor_completions.d/klaxon.fish",
-        "usr/share/postgresql/15/extension/pg_klaxon.control",
-        "usr/share/postgresql/15/extension/pg_klaxon--0.1.0.sql",
-        "usr/lib/postgresql/15/lib/pg_klaxon.so",
+        &format!("usr/share/postgresql/{major}/extension/pg_klaxon.control"),
+        &format!("usr/share/postgresql/{major}/extension/pg_klaxon--0.1.0.sql"),
+        &format!("usr/lib/postgresql/{major}/lib/pg_klaxon.so"),
     ] {
         assert!(machine.path(file).is_file(), "{file}");
     }
@@ -112,7 +113,7 @@ fn packages_install_and_go_again() {
     assert!(good && told.contains("Overall exposure level"), "{told}");
 
     std::fs::write(machine.path("etc/klaxon/secret.key"), "kept").unwrap();
-    machine.dpkg(&["--purge", "klaxon-worker", "postgresql-15-pg-klaxon"]);
+    machine.dpkg(&["--purge", "klaxon-worker", &format!("postgresql-{major}-pg-klaxon")]);
     assert!(!machine.path("usr").exists() && !machine.path("lib").exists(), "nothing is left");
     assert_eq!(
         std::fs::read_to_string(machine.path("etc/klaxon/secret.key")).unwrap(),

@@ -10,9 +10,11 @@ use figment::providers::{Format as _, Toml};
 use ipnet::IpNet;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
+use url::Url;
 use uuid::Uuid;
 
 use crate::egress::ConnectTo;
+use crate::trace;
 
 mod flags;
 mod source;
@@ -105,6 +107,12 @@ pub struct Settings {
     /// What the page and `/metrics` ask for; required where others than this host can reach them.
     #[serde(default, deserialize_with = "value::secret")]
     pub metrics_token: Option<SecretString>,
+    /// Where spans are exported to, by OTLP over HTTP.
+    #[serde(default, deserialize_with = "value::url")]
+    pub otlp_endpoint: Option<Url>,
+    /// Headers for that, `name=value,name=value`.
+    #[serde(default, deserialize_with = "value::secret")]
+    pub otlp_headers: Option<SecretString>,
     /// `text` or `json`; absent: text on a terminal.
     pub log_format: Option<LogFormat>,
 }
@@ -221,6 +229,9 @@ impl Settings {
         for pin in &self.connect_to {
             pin.parse::<ConnectTo>()?;
         }
+        if let Some(headers) = &self.otlp_headers {
+            trace::headers(headers.expose_secret())?;
+        }
         if let Some(url) = &self.site_url {
             let url = url::Url::parse(url).with_context(|| format!("site-url \"{url}\" is no URL"))?;
             if !["http", "https"].contains(&url.scheme()) {
@@ -259,6 +270,9 @@ impl Settings {
             "poll-interval": self.poll_interval.as_secs_f64(),
             "metrics-addr": self.metrics_addr.to_string(),
             "metrics-token": mask(self.metrics_token.is_some()),
+            // No more of it: some collectors have a key in their path.
+            "otlp-endpoint": self.otlp_endpoint.as_ref().map(|url| url.origin().ascii_serialization()),
+            "otlp-headers": mask(self.otlp_headers.is_some()),
         })
     }
 }

@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, bail};
 use klaxon_model::seal::SecretKey;
+use klaxon_model::version::{self, Behind};
 use tokio_postgres::{Client, GenericClient, Transaction};
 use uuid::Uuid;
 
@@ -14,6 +15,8 @@ pub struct Deployment {
     pub id: Option<String>,
     /// The key that secrets are sealed to.
     pub public_key: Option<String>,
+    /// The schema's version.
+    pub schema: String,
 }
 
 impl Deployment {
@@ -27,7 +30,7 @@ impl Deployment {
 /// Reads it.
 ///
 /// # Errors
-/// Where the extension is not installed, or is not of this worker's minor version.
+/// Where the extension is not installed, or is more than a minor version from this worker's.
 pub async fn read(client: &Client) -> anyhow::Result<Deployment> {
     let version = client
         .query_opt("SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'pg_klaxon'", &[])
@@ -36,29 +39,35 @@ pub async fn read(client: &Client) -> anyhow::Result<Deployment> {
     let Some(version) = version else {
         bail!("the database has no pg_klaxon: run \"CREATE EXTENSION pg_klaxon\" in it as a superuser");
     };
-    let version: String = version.try_get(0)?;
-    let minor = |version: &str| version.splitn(3, '.').take(2).map(str::to_owned).collect::<Vec<_>>();
-    if minor(&version) != minor(env!("CARGO_PKG_VERSION")) {
-        bail!(
-            "the database has pg_klaxon {version} and this worker is {}: run \"ALTER EXTENSION pg_klaxon UPDATE\", or the worker of that version",
-            env!("CARGO_PKG_VERSION")
-        );
+    let schema: String = version.try_get(0)?;
+    let worker = env!("CARGO_PKG_VERSION");
+    match version::behind(worker, &schema) {
+        None => {}
+        Some(Behind::Schema) => bail!(
+            "the database has pg_klaxon {schema} and this worker is {worker}, which may be one minor version ahead: \
+             run \"ALTER EXTENSION pg_klaxon UPDATE\" there"
+        ),
+        Some(Behind::Ours) => bail!(
+            "the database has pg_klaxon {schema} and this worker is {worker}, which may be one minor version behind: \
+             run the worker of that version"
+        ),
     }
     let row = client
         .query_opt("SELECT id::text, public_key FROM klaxon.deployment", &[])
         .await
         .map_err(describe)?;
     Ok(match row {
-        None => Deployment::default(),
-        Some(row) => Deployment { id: row.try_get(0)?, public_key: row.try_get(1)? },
+        None => Deployment { schema, ..Deployment::default() },
+        Some(row) => Deployment { id: row.try_get(0)?, public_key: row.try_get(1)?, schema },
     })
 }
 
-/// Refuses a database that is another deployment's, or whose secrets are sealed to another key.
+/// Refuses a database that is another deployment's, or whose secrets are sealed to another key. Returns what it says of
+/// itself.
 ///
 /// # Errors
 /// What differs, and what to run.
-pub async fn check(client: &Client, id: Option<&str>, keys: &[SecretKey]) -> anyhow::Result<()> {
+pub async fn check(client: &Client, id: Option<&str>, keys: &[SecretKey]) -> anyhow::Result<Deployment> {
     let found = read(client).await?;
     let id = id.context("deployment-id is not set: \"klaxon init\" writes it")?;
     match found.id.as_deref() {
@@ -69,7 +78,7 @@ pub async fn check(client: &Client, id: Option<&str>, keys: &[SecretKey]) -> any
         ),
         Some(_) => {}
     }
-    let public = found.public_key.unwrap_or_default();
+    let public = found.public_key.as_deref().unwrap_or_default();
     if !keys.iter().any(|key| key.public().to_base64() == public) {
         bail!(
             "the database seals secrets to public key {public}, which none of the secret-key-file's keys opens: \
@@ -83,7 +92,7 @@ pub async fn check(client: &Client, id: Option<&str>, keys: &[SecretKey]) -> any
             "the audit log has no head: restore klaxon.audit_head; \"klaxon audit verify\" says how the log stands"
         );
     }
-    Ok(())
+    Ok(found)
 }
 
 /// Makes the database a deployment's, where it still is `former`'s, and begins its audit log.

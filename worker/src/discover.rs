@@ -12,6 +12,7 @@ pub use self::snapshot::{Snapshot, SnapshotError};
 use crate::clock::{Clock, DbTime};
 use crate::schedule::{Ask, Fetched, Happening, INTERRUPTED, Pending, Place, Shards};
 use crate::statement::{Statements, reason};
+use crate::trace;
 
 /// Why a read brought nothing.
 #[derive(Debug, thiserror::Error)]
@@ -154,6 +155,7 @@ fn fetched(row: &Row) -> Result<Fetched, Error> {
     let occurred_at: Option<DbTime> = row.try_get("occurred_at")?;
     let severity: Option<&str> = row.try_get("severity")?;
     let severity = severity.and_then(|severity| severity.parse().ok());
+    let session: Option<&str> = row.try_get("traceparent")?;
     let held_for: Option<i64> = row.try_get("held_for")?;
     Ok(Fetched::Whole(Box::new(Pending {
         id: place.id,
@@ -172,6 +174,7 @@ fn fetched(row: &Row) -> Result<Fetched, Error> {
         held_back: row.try_get("held_back")?,
         held_for: held_for.and_then(|micros| u64::try_from(micros).ok()).map(Duration::from_micros),
         event: payload.zip(occurred_at).map(|(payload, occurred_at)| Happening {
+            traceparent: trace::of_event(&payload, session),
             payload,
             occurred_at,
             severity,

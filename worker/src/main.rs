@@ -33,6 +33,7 @@ mod schedule;
 mod settle;
 mod statement;
 mod supervisor;
+mod trace;
 
 use config::{Flags, Settings};
 

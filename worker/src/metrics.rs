@@ -26,20 +26,106 @@ const CIRCUITS: &str = "klaxon_open_circuits";
 const SERVED: &str = "klaxon_databases_served";
 /// Always 1, with the version.
 const BUILD: &str = "klaxon_build_info";
+/// Spans, by what became of them.
+const SPANS: &str = "klaxon_spans_total";
 /// How often samples become counts: until then each takes memory, and nobody need ever ask for them.
 const UPKEEP: Duration = Duration::from_secs(5);
+
+/// What a metric is, as Prometheus and `docs/reference/metrics.md` are told of it.
+pub struct Metric {
+    /// Its name.
+    pub name: &'static str,
+    /// How it is counted.
+    pub kind: Kind,
+    /// What it is counted by.
+    pub labels: &'static [&'static str],
+    /// What it says.
+    pub says: &'static str,
+}
+
+/// How a metric is counted.
+#[derive(Clone, Copy)]
+pub enum Kind {
+    /// Only up.
+    Counter,
+    /// By size, in seconds.
+    Histogram,
+    /// Up and down.
+    Gauge,
+}
+
+impl Kind {
+    /// As Prometheus calls it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Histogram => "histogram",
+            Self::Gauge => "gauge",
+        }
+    }
+}
+
+const fn gauge(name: &'static str, labels: &'static [&'static str], says: &'static str) -> Metric {
+    Metric { name, kind: Kind::Gauge, labels, says }
+}
+
+/// What a worker says of itself.
+pub const OWN: [Metric; 9] = [
+    Metric {
+        name: ATTEMPTS,
+        kind: Kind::Counter,
+        labels: &["kind", "type", "outcome"],
+        says: "Attempts to deliver; outcome is sent, failed (will be tried again) or dead",
+    },
+    Metric {
+        name: DURATION,
+        kind: Kind::Histogram,
+        labels: &["kind"],
+        says: "From resolving the name to the last byte read",
+    },
+    Metric {
+        name: LATENCY,
+        kind: Kind::Histogram,
+        labels: &["kind"],
+        says: "From the beginning of the transaction that wrote a delivery to the answer that it arrived",
+    },
+    Metric {
+        name: SPANS,
+        kind: Kind::Counter,
+        labels: &["outcome"],
+        says: "Spans of attempts that were exported, or dropped; absent where none are",
+    },
+    gauge(IN_FLIGHT, &[], "Attempts that are being made"),
+    gauge(SHARDS, &["database"], "Shards that this worker owns, of 64"),
+    gauge(CIRCUITS, &["database"], "Channels that do not answer and are left alone for a while"),
+    gauge(SERVED, &[], "Databases that this worker has a session with"),
+    gauge(BUILD, &["version"], "Always 1"),
+];
+
 /// What the database says of itself, whichever worker is asked.
-const DATABASE: [(&str, &str); 10] = [
-    ("klaxon_database_up", "1 where the database answered what the gauges after it were asked of, else 0"),
-    ("klaxon_workers_alive", "Workers of the database that were heard of within 10 s"),
-    ("klaxon_pending_deliveries", "Deliveries that are pending"),
-    ("klaxon_oldest_pending_seconds", "Since the oldest pending delivery was written"),
-    ("klaxon_overdue_seconds", "How long the next attempt of an enabled channel is overdue at most"),
-    ("klaxon_dead_letters", "Deliveries that were given up"),
-    ("klaxon_failing_channels", "Channels whose last attempt failed"),
-    ("klaxon_disabled_channels", "Channels that are disabled"),
-    ("klaxon_audit_head", "The last row of the audit log, which counts from 1"),
-    ("klaxon_audit_unsealed", "Rows of the audit log without a seal, and changes that are not in it yet"),
+pub const DATABASE: [Metric; 10] = [
+    gauge(
+        "klaxon_database_up",
+        &["database"],
+        "1 where the database answered what the gauges after it were asked of, else 0, and they are NaN",
+    ),
+    gauge("klaxon_workers_alive", &["database"], "Workers of the database that were heard of within 10 s"),
+    gauge("klaxon_pending_deliveries", &["database"], "Deliveries that are pending"),
+    gauge("klaxon_oldest_pending_seconds", &["database"], "Since the oldest pending delivery was written"),
+    gauge(
+        "klaxon_overdue_seconds",
+        &["database"],
+        "How long the next attempt of an enabled channel is overdue at most",
+    ),
+    gauge("klaxon_dead_letters", &["database"], "Deliveries that were given up"),
+    gauge("klaxon_failing_channels", &["database"], "Channels whose last attempt failed"),
+    gauge("klaxon_disabled_channels", &["database"], "Channels that are disabled"),
+    gauge("klaxon_audit_head", &["database"], "The last row of the audit log, which counts from 1"),
+    gauge(
+        "klaxon_audit_unsealed",
+        &["database"],
+        "Rows of the audit log without a seal, and changes that are not in it yet",
+    ),
 ];
 
 /// How many of the databases are being served.
@@ -82,6 +168,11 @@ pub fn attempt(
     }
 }
 
+/// Takes in spans that were `exported`, or `dropped` for whatever reason. There is nothing of it where none are.
+pub fn spans(outcome: &'static str, count: u64) {
+    metrics::counter!(SPANS, "outcome" => outcome).increment(count);
+}
+
 /// What an engine knows, a heartbeat old at most.
 pub fn engine(database: &str, shards: usize, circuits: usize) {
     metrics::gauge!(SHARDS, "database" => database.to_owned()).set(shards as f64);
@@ -108,24 +199,12 @@ impl Recorder {
             .set_buckets_for_metric(Matcher::Full(LATENCY.into()), &latencies)?
             .install_recorder()
             .context("metrics")?;
-        metrics::describe_counter!(ATTEMPTS, "Attempts to deliver");
-        metrics::describe_histogram!(
-            DURATION,
-            Unit::Seconds,
-            "From resolving the name to the last byte read"
-        );
-        metrics::describe_histogram!(
-            LATENCY,
-            Unit::Seconds,
-            "From the beginning of the transaction that wrote a delivery to the answer that it arrived"
-        );
-        metrics::describe_gauge!(IN_FLIGHT, "Attempts that are being made");
-        metrics::describe_gauge!(SHARDS, "Shards that this worker owns, of 64");
-        metrics::describe_gauge!(CIRCUITS, "Channels that do not answer and are left alone for a while");
-        metrics::describe_gauge!(SERVED, "Databases that are being served");
-        metrics::describe_gauge!(BUILD, "Always 1");
-        for (name, what) in DATABASE {
-            metrics::describe_gauge!(name, what);
+        for metric in OWN.iter().chain(&DATABASE) {
+            match metric.kind {
+                Kind::Counter => metrics::describe_counter!(metric.name, metric.says),
+                Kind::Histogram => metrics::describe_histogram!(metric.name, Unit::Seconds, metric.says),
+                Kind::Gauge => metrics::describe_gauge!(metric.name, metric.says),
+            }
         }
         metrics::gauge!(SERVED).set(0.0);
         metrics::gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
@@ -148,8 +227,8 @@ impl Recorder {
         for (database, gauges) in databases {
             let up = f64::from(u8::from(gauges.is_some()));
             let values = gauges.as_ref().map_or([f64::NAN; 9], Gauges::values);
-            for ((name, _), value) in DATABASE.into_iter().zip([up].into_iter().chain(values)) {
-                metrics::gauge!(name, "database" => (*database).to_owned()).set(value);
+            for (metric, value) in DATABASE.iter().zip([up].into_iter().chain(values)) {
+                metrics::gauge!(metric.name, "database" => (*database).to_owned()).set(value);
             }
         }
         self.0.run_upkeep();

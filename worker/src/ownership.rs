@@ -40,6 +40,8 @@ pub struct Roll {
     pub astray: bool,
     /// Whether somebody waits for a configuration to be tested.
     pub tests: bool,
+    /// The schema's version.
+    pub schema: Option<String>,
     /// The database's clock.
     pub clock: Option<Clock>,
 }
@@ -96,6 +98,7 @@ pub async fn heartbeat(
         tick: false,
         astray: false,
         tests: false,
+        schema: None,
         clock: None,
     };
     for row in &rows {
@@ -105,6 +108,7 @@ pub async fn heartbeat(
         roll.journal = row.try_get("journal")?;
         roll.tick = row.try_get("tick")?;
         roll.tests = row.try_get("tests")?;
+        roll.schema = row.try_get("schema")?;
         let (worker, alive) = (row.try_get("id")?, row.try_get("alive")?);
         roll.astray |= alive && row.try_get("astray")?;
         if alive {

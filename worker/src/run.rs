@@ -30,6 +30,7 @@ use crate::deployment;
 use crate::keyring::Keyring;
 use crate::metrics::Served;
 use crate::statement::{self, Statements};
+use crate::trace::Tracer;
 
 /// How much longer than one attempt may take a worker that was told to stop waits for what is on its
 /// way.
@@ -40,6 +41,8 @@ const DRAIN_MARGIN: Duration = Duration::from_secs(4);
 pub struct Shared {
     /// Who sends.
     pub courier: Arc<Courier>,
+    /// Who says where in a trace an attempt belongs.
+    pub tracer: Tracer,
     /// Deliveries in flight over all.
     pub permits: Arc<Semaphore>,
     /// How many there may be.
@@ -132,14 +135,18 @@ async fn serve(
                 shared.served.begin();
                 let ended = engine.serve(Arc::new(database), notifications, &mut shutdown).await;
                 shared.served.end();
+                if began.elapsed() > DEADLINE {
+                    attempt = 0;
+                }
                 match ended {
                     Ok(()) => break,
-                    Err(lost) => {
-                        if began.elapsed() > DEADLINE {
-                            attempt = 0;
-                        }
-                        lost.to_string()
+                    Err(lost) if lost.is_of_an_update() && attempt == 0 => {
+                        tracing::info!(database = target.name(), reason = %lost, "the schema was updated");
+                        // At once, and not over and over.
+                        attempt = 1;
+                        continue;
                     }
+                    Err(lost) => lost.to_string(),
                 }
             }
         };
@@ -163,7 +170,7 @@ async fn open(
 ) -> Result<(Database, UnboundedReceiver<Notification>), Unopened> {
     let Session { client, notifications, .. } = target.connect().await.map_err(Unopened::Away)?;
     match timeout(DEADLINE, prepare(shared, target, worker, &client)).await {
-        Ok(Ok(statements)) => Ok((Database { client, statements }, notifications)),
+        Ok(Ok((statements, schema))) => Ok((Database { client, statements, schema }, notifications)),
         Ok(Err(error)) if client.is_closed() || is_passing(&error) => Err(Unopened::Away(error)),
         Ok(Err(error)) => Err(Unopened::Refused(error)),
         Err(_) => Err(Unopened::Away(Lost::Silent.into())),
@@ -175,7 +182,7 @@ async fn prepare(
     target: &Target,
     worker: Uuid,
     client: &Client,
-) -> anyhow::Result<Statements> {
+) -> anyhow::Result<(Statements, String)> {
     if !target.keeps(client).await? {
         bail!(
             "a pooler lends this session to others between statements, and shards are owned by a session's locks: \
@@ -184,7 +191,8 @@ async fn prepare(
     }
     // A rotation may have gone by while there was no session.
     shared.keyring.reload();
-    deployment::check(client, shared.deployment_id.as_deref(), &shared.keyring.keys().secret).await?;
+    let keys = shared.keyring.keys();
+    let found = deployment::check(client, shared.deployment_id.as_deref(), &keys.secret).await?;
     client.batch_execute(statement::SETTINGS).await.map_err(describe)?;
     let statements = Statements::prepare(client).await.map_err(describe)?;
     let version = env!("CARGO_PKG_VERSION");
@@ -201,5 +209,5 @@ async fn prepare(
         }
         tracing::warn!(reason = statement::reason(&error), "cannot notify itself");
     }
-    Ok(statements)
+    Ok((statements, found.schema))
 }

@@ -115,7 +115,7 @@ impl Form for Webhook {
             data: digest.as_deref().unwrap_or(&delivery.payload),
         })
         .map_err(unwritable)?;
-        let mut headers = HeaderMap::with_capacity(8 + self.headers.len());
+        let mut headers = HeaderMap::with_capacity(9 + self.headers.len());
         for (name, value) in &self.headers {
             let name: HeaderName = name.parse().map_err(|_| format!("header {name} cannot be sent"))?;
             let mut value = plain(value.clear()?)?;
@@ -126,6 +126,9 @@ impl Form for Webhook {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert("webhook-id", plain(&id)?);
         headers.insert("webhook-timestamp", message.now.into());
+        if let Some(traceparent) = delivery.traceparent {
+            headers.insert("traceparent", plain(&traceparent.to_string())?);
+        }
         let sign = |secret: &Given| {
             Ok::<_, String>(signature::standard_webhooks(secret.clear()?, &id, message.now, &body))
         };

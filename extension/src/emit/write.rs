@@ -1,4 +1,4 @@
-//! What a statement's matches become: rows of the outbox, digests and inboxes, many a statement.
+//! What a statement's matches become beside deliveries: rows of digests and inboxes, many a statement.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -8,20 +8,13 @@ use std::rc::Rc;
 use pgrx::prelude::*;
 use pgrx::spi::OwnedPreparedStatement;
 
+use super::outbox::Delivery;
 use crate::failure;
 use crate::matcher::Subscription;
 
 /// Rows gathered before they are inserted: bounds the memory of a statement that emits millions.
 const BATCH: usize = 8192;
-/// Shards of the outbox.
-const SHARDS: i64 = 64;
 
-const INSERT_OUTBOX: &str = "
-    INSERT INTO klaxon.outbox (id, event_id, event_type, project, subscription_id, channel_id, shard, cooldown_task)
-    SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8)";
-const INSERT_ONE: &str = "
-    INSERT INTO klaxon.outbox (id, event_id, event_type, project, subscription_id, channel_id, shard, cooldown_task)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
 const INSERT_DIGEST: &str = "
     WITH due AS MATERIALIZED (
         SELECT s.id, klaxon.digest_due(s.digest_at, s.digest_timezone, pg_catalog.now()) AS at
@@ -47,17 +40,6 @@ const NOTIFIED: &str = "
     SELECT notified_at FROM klaxon.cooldown
     WHERE subscription_id OPERATOR(pg_catalog.=) $1 AND task_name OPERATOR(pg_catalog.=) $2";
 
-/// One delivery to be.
-pub struct Delivery<'a> {
-    pub event: [u8; 16],
-    pub kind: &'a str,
-    pub project: Option<&'a str>,
-    pub subscription: i64,
-    pub channel: i64,
-    /// The task whose cooldown the worker has yet to settle, as [`window`] names it.
-    pub cooldown_task: Option<&'a str>,
-}
-
 /// One inbox row to be.
 pub struct Note<'a> {
     pub event: [u8; 16],
@@ -72,14 +54,11 @@ pub struct Note<'a> {
 /// Rows by column, as `unnest` takes them.
 #[derive(Default)]
 struct Rows {
-    ids: Vec<pgrx::Uuid>,
     events: Vec<pgrx::Uuid>,
     kinds: Vec<String>,
     projects: Vec<Option<String>>,
     subscriptions: Vec<i64>,
     channels: Vec<i64>,
-    shards: Vec<i16>,
-    cooldown_tasks: Vec<Option<String>>,
     principals: Vec<String>,
     reasons: Vec<String>,
     titles: Vec<String>,
@@ -88,27 +67,17 @@ struct Rows {
 /// What is gathered and not yet inserted.
 #[derive(Default)]
 pub struct Batch {
-    outbox: Rows,
     digest: Rows,
     inbox: Rows,
-    /// Whether anything went to the outbox.
-    pub delivered: bool,
     /// Whether anything went to an inbox.
     pub noted: bool,
 }
 
 impl Batch {
-    pub fn deliver(&mut self, delivery: &Delivery<'_>) {
-        let rows = &mut self.outbox;
-        rows.ids.push(pgrx::Uuid::from_bytes(*uuid::Uuid::now_v7().as_bytes()));
-        rows.push(delivery);
-        rows.shards.push(shard(delivery.channel));
-        rows.cooldown_tasks.push(delivery.cooldown_task.map(str::to_owned));
-        self.delivered = true;
-    }
-
     pub fn digest(&mut self, delivery: &Delivery<'_>) {
-        self.digest.push(delivery);
+        self.digest.events.push(pgrx::Uuid::from_bytes(delivery.event));
+        self.digest.subscriptions.push(delivery.subscription);
+        self.digest.channels.push(delivery.channel);
     }
 
     pub fn note(&mut self, note: Note<'_>) {
@@ -124,17 +93,12 @@ impl Batch {
     }
 
     pub fn flush_if_full(&mut self) {
-        if self.outbox.events.len() + self.digest.events.len() + self.inbox.events.len() >= BATCH {
+        if self.digest.events.len() + self.inbox.events.len() >= BATCH {
             self.flush();
         }
     }
 
     pub fn flush(&mut self) {
-        match self.outbox.events.len() {
-            0 => {}
-            1 => std::mem::take(&mut self.outbox).insert_one(),
-            _ => std::mem::take(&mut self.outbox).insert_outbox(),
-        }
         if !self.digest.events.is_empty() {
             let rows = std::mem::take(&mut self.digest);
             run(INSERT_DIGEST, &[rows.events.into(), rows.subscriptions.into(), rows.channels.into()]);
@@ -154,55 +118,6 @@ impl Batch {
                 ],
             );
         }
-    }
-}
-
-/// Which of the outbox's shards a channel's deliveries are in.
-pub fn shard(channel: i64) -> i16 {
-    // Identities count up, so the remainder spreads them evenly.
-    channel.rem_euclid(SHARDS) as i16
-}
-
-impl Rows {
-    fn push(&mut self, delivery: &Delivery<'_>) {
-        self.events.push(pgrx::Uuid::from_bytes(delivery.event));
-        self.kinds.push(delivery.kind.to_owned());
-        self.projects.push(delivery.project.map(str::to_owned));
-        self.subscriptions.push(delivery.subscription);
-        self.channels.push(delivery.channel);
-    }
-
-    fn insert_outbox(self) {
-        run(
-            INSERT_OUTBOX,
-            &[
-                self.ids.into(),
-                self.events.into(),
-                self.kinds.into(),
-                self.projects.into(),
-                self.subscriptions.into(),
-                self.channels.into(),
-                self.shards.into(),
-                self.cooldown_tasks.into(),
-            ],
-        );
-    }
-
-    /// The common case, one event and one match, without arrays around it.
-    fn insert_one(mut self) {
-        run(
-            INSERT_ONE,
-            &[
-                self.ids.pop().into(),
-                self.events.pop().into(),
-                self.kinds.pop().into(),
-                self.projects.pop().flatten().into(),
-                self.subscriptions.pop().into(),
-                self.channels.pop().into(),
-                self.shards.pop().into(),
-                self.cooldown_tasks.pop().flatten().into(),
-            ],
-        );
     }
 }
 

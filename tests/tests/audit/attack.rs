@@ -1,7 +1,7 @@
 //! A superuser, and a log that was written while nobody looked.
 
 use klaxon_tests::receiver::Hook;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{attempts, checkpoint, ten_attempts, verify};
 

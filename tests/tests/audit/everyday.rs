@@ -2,7 +2,10 @@
 
 use klaxon_tests::database::Database;
 use klaxon_tests::process;
-use serde_json::{Value, json};
+use klaxon_tests::receiver::Hook;
+use klaxon_tests::scene::Scene;
+use klaxon_tests::until::until;
+use serde_json::json;
 
 use crate::{checkpoint, ten_attempts, verify};
 

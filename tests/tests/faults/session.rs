@@ -1,15 +1,18 @@
 //! What befalls sessions: roles' settings, listeners, the queue of notifications, a pooler.
 
 use std::io::Write as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use klaxon_tests::database::{EMITTER_ROLE, WORKER_ROLE};
 use klaxon_tests::history::now;
+use klaxon_tests::limit::within;
 use klaxon_tests::pooler::Pooler;
+use klaxon_tests::postgres::Postgres;
 use tokio::time::sleep;
 use tokio_postgres::Config;
+use tokio_postgres::error::SqlState;
 
-use crate::ground::Ground;
+use crate::ground::{Ground, LOAD};
 use crate::times;
 
 /// The session that listens, every second.
@@ -32,19 +35,12 @@ async fn listener_killed() {
         .await;
 }
 
-/// Somebody listens and never reads, so that the queue fills: whoever notifies is refused then. Events that fire
-/// nothing, and those whose notification is the relay's, are committed and delivered all the same.
+/// Somebody listens and never reads, so that the queue fills: whoever notifies is refused then, and is told so.
+/// Transactions that fire nothing, and those whose notification is the relay's, commit all the same.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn queue_full() {
     const TEST: &str = "session::queue_full";
-    let major = std::env::var("PG_CONFIG").unwrap_or_else(|_| "pg_config".to_owned());
-    let version = klaxon_tests::process::run(std::process::Command::new(major).arg("--version")).unwrap();
-    let major: u32 = version
-        .trim_start_matches(|sign: char| !sign.is_ascii_digit())
-        .split(|sign: char| !sign.is_ascii_digit())
-        .next()
-        .and_then(|digits| digits.parse().ok())
-        .expect("a version");
+    let major = Postgres::under_test().and_then(|postgres| postgres.major()).unwrap();
     if major < 17 {
         let _ = writeln!(
             std::io::stderr(),
@@ -52,21 +48,50 @@ async fn queue_full() {
         );
         return;
     }
+    let length = Duration::from_secs(times(60, 5) as u64);
     let mut ground = Ground::set(&[("max_notify_queue_pages", "64")]).await;
     let worker = ground.scene.worker(&[]).await;
     let (idle, _notifications) = ground.scene.database.listen("anything").await;
     idle.batch_execute("BEGIN; SELECT 1").await.unwrap();
     let flood = ground.scene.database.connect().await;
-    let notify = "SELECT pg_notify('anything', n || repeat('x', 7000)) FROM generate_series(1, 10) AS n";
-    while flood.batch_execute(notify).await.is_ok() {}
-    // Those that would notify themselves are refused, and know it.
+    for bytes in [7_000, 0] {
+        let notify = format!(
+            "SELECT pg_notify('anything', n || repeat('x', {bytes})) FROM generate_series(1, 10) AS n"
+        );
+        while flood.batch_execute(&notify).await.is_ok() {}
+    }
     ground.emit(6);
-    ground.recover().await;
-    sleep(Duration::from_secs(times(60, 5) as u64)).await;
+    let emit = "SELECT klaxon.notify_event($1, project => $2)";
+    let (began, mut refused) = (Instant::now(), 0);
+    while began.elapsed() < length {
+        for mode in ["notify", "relay", "poll"] {
+            let set = format!("SET klaxon.wakeup = '{mode}'");
+            ground.scene.client.batch_execute(&set).await.unwrap();
+            match ground.scene.client.query_one(emit, &[&LOAD.name, &LOAD.project]).await {
+                Ok(row) if mode != "notify" => ground.ledger.write(|entries| {
+                    entries.committed.insert(row.get(0), LOAD);
+                }),
+                Err(error) if mode == "notify" => {
+                    let error = error.as_db_error().expect("Postgres says it");
+                    assert_eq!(error.code(), &SqlState::PROGRAM_LIMIT_EXCEEDED, "{error}");
+                    assert_eq!(error.message(), "too many notifications in the NOTIFY queue");
+                    refused += 1;
+                }
+                result => panic!("{mode}: {result:?}"),
+            }
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
     ground.recover().await;
     idle.batch_execute("COMMIT").await.unwrap();
     ground.recover().await;
-    ground.judge(TEST, "NOTIFY queue full", "1".to_owned(), vec![worker]).await;
+    // The relay has gone on, and notifies again.
+    let (_listener, mut notifications) = ground.scene.database.listen("klaxon_outbox").await;
+    ground.scene.client.batch_execute("SET klaxon.wakeup = 'relay'").await.unwrap();
+    ground.load(1).await;
+    within("a notification", notifications.recv()).await.expect("the session lasts");
+    let times = format!("{} s, {refused} refused", length.as_secs());
+    ground.judge(TEST, "NOTIFY queue full", times, vec![worker]).await;
 }
 
 /// Clients share a few sessions of the server's, each for a transaction.

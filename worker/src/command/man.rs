@@ -7,12 +7,17 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Args;
 
+mod markdown;
+
 /// Print the manual page, or write those of all commands
 #[derive(Args)]
 pub struct Man {
     /// Write klaxon.1 and a page for each command into this folder
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Write cli.md and metrics.md instead: what docs/reference/ has of them
+    #[arg(long, requires = "out")]
+    markdown: bool,
 }
 
 impl Man {
@@ -24,7 +29,10 @@ impl Man {
         match self.out {
             Some(folder) => {
                 std::fs::create_dir_all(&folder)
-                    .and_then(|()| clap_mangen::generate_to(klaxon, &folder))
+                    .and_then(|()| match self.markdown {
+                        true => markdown::write(klaxon, &folder),
+                        false => clap_mangen::generate_to(klaxon, &folder),
+                    })
                     .with_context(|| format!("cannot write into {}", folder.display()))?;
             }
             None => {

@@ -23,6 +23,7 @@ use crate::database::{Target, describe};
 use crate::directory::{self, Directory, Found, Meaning, Route};
 use crate::keyring::Keyring;
 use crate::statement::Statements;
+use crate::trace;
 
 /// Show what a channel would be sent
 ///
@@ -65,6 +66,7 @@ impl Preview {
         let payload = RawValue::from_string(payload).context("the payload is no JSON")?;
         let (route, project, meaning) = self.look_up(settings).await?;
         let digest = self.event == DIGEST;
+        let traceparent = trace::of_event(&payload, None);
         let delivery = Delivery {
             id: Uuid::new_v4(),
             event_id: (!digest).then(Uuid::new_v4),
@@ -78,6 +80,7 @@ impl Preview {
             payload,
             held_back: 0,
             held_for: None,
+            traceparent,
         };
         let target = match &route.channel.settings {
             Ok(settings) => &*settings.target,

@@ -1,7 +1,8 @@
 //! `klaxon run`: serve the databases until SIGTERM.
 
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
@@ -16,7 +17,12 @@ use crate::metrics::Served;
 use crate::observe::Observer;
 use crate::run::{self, Shared};
 use crate::supervisor;
+use crate::trace::{self, Tracer};
 use klaxon_channel::form::{Login, Server};
+
+/// How long after `http-timeout` a worker that was told to stop has ended: within five seconds, the process's own end
+/// included.
+const END: Duration = Duration::from_millis(4_500);
 
 /// Serves until SIGTERM or SIGINT.
 ///
@@ -37,8 +43,23 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
     )?
     .serve(settings.metrics_addr)
     .await?;
+    let host = hostname::get().map_or_else(|_| "unknown".into(), |name| name.to_string_lossy().into_owned());
+    let (tracer, exporting) = match &settings.otlp_endpoint {
+        None => (Tracer::default(), None),
+        Some(endpoint) => {
+            let (tracer, exporting) = Tracer::exporting(trace::Options {
+                endpoint: endpoint.clone(),
+                headers: settings.otlp_headers.clone(),
+                guard: guard(&settings)?,
+                host: host.clone(),
+                deployment: settings.deployment_id.clone(),
+            })?;
+            (tracer, Some(exporting))
+        }
+    };
     let shared = Shared {
         courier: Arc::new(Courier::new(Guard::new(guard(&settings)?)?, courier(&settings))?),
+        tracer,
         permits,
         concurrency: settings.concurrency,
         per_channel: settings.per_channel,
@@ -48,10 +69,12 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
         served,
         deployment_id: settings.deployment_id.clone(),
         checkpoint_file: settings.checkpoint_file.clone(),
-        host: hostname::get().map_or_else(|_| "unknown".into(), |name| name.to_string_lossy().into_owned()),
+        host,
         settings: settings.masked().to_string(),
     };
     let (stop, shutdown) = watch::channel(false);
+    let told = Arc::<OnceLock<Instant>>::default();
+    let stopped_at = Arc::clone(&told);
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::spawn(async move {
@@ -59,6 +82,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
+        let _ = stopped_at.set(Instant::now());
         supervisor::stopping();
         tracing::info!("stopping: letting what is on its way finish");
         // Nobody left to tell is the end already.
@@ -66,6 +90,10 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
     });
     supervisor::ready();
     run::run(Arc::new(shared), targets, shutdown).await?;
+    if let Some(exporting) = exporting {
+        let stopping = told.get().map_or(Duration::ZERO, Instant::elapsed);
+        exporting.finish((settings.http_timeout + END).saturating_sub(stopping)).await;
+    }
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
 }

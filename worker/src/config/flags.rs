@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Serialize;
 
 /// Every setting there is.
-pub const KEYS: [&str; 29] = [
+pub const KEYS: [&str; 31] = [
     "database-url",
     "secret-key-file",
     "audit-key-file",
@@ -36,6 +36,8 @@ pub const KEYS: [&str; 29] = [
     "poll-interval",
     "metrics-addr",
     "metrics-token",
+    "otlp-endpoint",
+    "otlp-headers",
     "log-format",
 ];
 
@@ -157,6 +159,14 @@ pub struct Flags {
     #[arg(long, global = true, value_name = "TOKEN")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics_token: Option<String>,
+    /// Where spans of attempts are exported to, by OTLP over HTTP: a collector, to whose path /v1/traces is added
+    #[arg(long, global = true, value_name = "URL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub otlp_endpoint: Option<String>,
+    /// Headers for it, as name=value,name=value; better in the environment or the file
+    #[arg(long, global = true, value_name = "HEADERS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub otlp_headers: Option<String>,
     /// text or json [default: text on a terminal, else json]
     #[arg(long, global = true, value_name = "FORMAT")]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -13,6 +13,9 @@ use super::flags::{Flags, KEYS};
 const LISTS: [&str; 4] = ["database-url", "allow-port", "egress-allow", "connect-to"];
 /// Settings that name files: in the configuration file relative to that file's folder.
 const FILES: [&str; 4] = ["secret-key-file", "audit-key-file", "checkpoint-file", "ca-file"];
+/// Variables that all programs which export spans know.
+const COMMON: [(&str, &str); 2] =
+    [("OTEL_EXPORTER_OTLP_ENDPOINT", "otlp-endpoint"), ("OTEL_EXPORTER_OTLP_HEADERS", "otlp-headers")];
 /// What a connection string, or a pair of one, begins with.
 const CONNECTION: [&str; 8] =
     ["postgres://", "postgresql://", "host=", "hostaddr=", "port=", "dbname=", "user=", "password="];
@@ -48,11 +51,20 @@ impl Source {
         Ok(Self { name: shown.to_string(), values })
     }
 
-    /// `KLAXON_…`. A variable that is empty is not set.
+    /// `KLAXON_…`, and what OpenTelemetry's exporters are told by names of its own. A variable that is empty is
+    /// not set.
     pub fn environment(variables: impl Iterator<Item = (String, String)>) -> Self {
+        let mut variables: Vec<_> = variables.collect();
+        // Ours come last, and win.
+        variables.sort_by_key(|(name, _)| name.starts_with("KLAXON_"));
         let values = variables
+            .into_iter()
             .filter_map(|(name, text)| {
-                let key = name.strip_prefix("KLAXON_")?.to_ascii_lowercase().replace('_', "-");
+                let common = COMMON.iter().find(|(variable, _)| *variable == name).map(|(_, key)| *key);
+                let key = match common {
+                    Some(key) => key.to_owned(),
+                    None => name.strip_prefix("KLAXON_")?.to_ascii_lowercase().replace('_', "-"),
+                };
                 // Not settings: the path of the file, and what others name after us.
                 if text.is_empty() || !KEYS.contains(&key.as_str()) {
                     return None;

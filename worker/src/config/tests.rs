@@ -123,6 +123,12 @@ fn what_is_wrong_is_named() {
         ("smtp-pass = 'x'", "smtp-user is required"),
         ("site-url = 'ftp://x'", "site-url must be http"),
         ("log-format = 'xml'", "log-format"),
+        ("otlp-endpoint = 'collector:4318'", "otlp-endpoint: it is neither http nor https"),
+        (
+            "otlp-endpoint = 'https://u:hunter2@collector'",
+            "otlp-endpoint: a name and a password belong into otlp-headers",
+        ),
+        ("otlp-headers = 'hunter2'", "otlp-headers is not name=value"),
     ] {
         let error = format!("{:#}", load(text, &Flags::default()).unwrap_err());
         assert!(error.contains(says) && !error.contains("hunter2"), "{text}: {error}");
@@ -142,6 +148,27 @@ fn secrets_are_masked() {
     assert_eq!(spaced.smtp_pass.unwrap().expose_secret(), " x ");
     let shown = format!("{} {settings:?}", settings.masked());
     assert!(!shown.contains("hunter2") && !shown.contains("hunter3"), "{shown}");
+}
+
+#[test]
+fn where_spans_go_is_what_all_exporters_are_told_unless_we_are_told_otherwise() {
+    let written = file("otlp-endpoint = 'http://file:4318'");
+    let common = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://common:4318/x");
+    let headers = ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=hunter2");
+    let ours = ("KLAXON_OTLP_ENDPOINT", "http://ours:4318");
+    for (variables, endpoint, has_headers) in [
+        (&[][..], "http://file:4318", false),
+        (&[common, headers], "http://common:4318", true),
+        (&[ours, common], "http://ours:4318", false),
+        (&[(common.0, ""), ("OTEL_SERVICE_NAME", "x")], "http://file:4318", false),
+    ] {
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let settings = Settings::read(Some(written.path()), variables, &Flags::default()).unwrap();
+        let shown = settings.masked();
+        assert_eq!(shown["otlp-endpoint"], endpoint, "and no path");
+        assert_eq!(settings.otlp_headers.is_some(), has_headers);
+        assert!(!format!("{shown} {settings:?}").contains("hunter2"));
+    }
 }
 
 #[test]

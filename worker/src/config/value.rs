@@ -7,6 +7,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use serde::de::{Deserializer, Error};
 use serde::{Deserialize, Serialize};
+use url::Url;
 
 /// Whatever a file, a flag or the environment may hold in a value's place.
 #[derive(Deserialize, Serialize)]
@@ -77,6 +78,18 @@ pub fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Secre
         Written::Text(text) => text.into(),
         other => other.to_string().into(),
     }))
+}
+
+/// A URL of http or https. What is wrong with it is said without it: it may hold a credential.
+pub fn url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Url>, D::Error> {
+    let url: Url = text(deserializer)?.parse().map_err(D::Error::custom)?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(D::Error::custom("it is neither http nor https"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(D::Error::custom("a name and a password belong into otlp-headers"));
+    }
+    Ok(Some(url))
 }
 
 pub fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {

@@ -13,7 +13,7 @@ use tokio_postgres::Notification;
 use uuid::Uuid;
 
 use super::careful::Cautious;
-use super::flight::{self, Landing};
+use super::flight::{self, Landing, Plan};
 use super::job::{self, Answer, DEADLINE, Database, Doing, Lost};
 use super::queue::Outcomes;
 use super::test::Tested;
@@ -273,8 +273,9 @@ impl Engine {
     ) {
         let meaning = self.directory.meaning(&row.event_type).cloned().unwrap_or_default();
         let courier = Arc::clone(&self.shared.courier);
-        let time = self.clock.at(Instant::now());
-        self.flights.spawn(flight::fly(courier, route, row, project, meaning, permit, time));
+        let step = self.shared.tracer.step(&row);
+        let plan = Plan { project, meaning, step, now: self.clock.at(Instant::now()) };
+        self.flights.spawn(flight::fly(courier, route, row, plan, permit));
     }
 
     /// Lets a row wait for its cooldown, and those behind it that wait for one too: a flood would else be
@@ -291,7 +292,8 @@ impl Engine {
     }
 
     fn give_up(&mut self, row: Pending, reason: &'static str, note: Option<String>, time: DbTime) {
-        tracing::warn!(delivery = %row.id, channel_id = row.channel_id, reason, note, "delivery given up");
+        let trace_id = self.shared.tracer.step(&row).trace_id();
+        tracing::warn!(delivery = %row.id, channel_id = row.channel_id, reason, note, trace_id, "delivery given up");
         self.schedule.finished(&row.ticket(), None, time);
         self.outcomes.push(Outcome::given_up(row, reason, note));
     }
@@ -304,6 +306,9 @@ impl Engine {
         if let Some(reason) = verdicts.disable {
             self.schedule.hold(ticket.channel_id, Hold::Disabled, time);
             self.session.disable.push_back((ticket.channel_id, reason));
+        }
+        if let Some(span) = verdicts.span {
+            self.shared.tracer.export(span);
         }
         self.outcomes.push(verdicts.outcome);
     }

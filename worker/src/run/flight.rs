@@ -15,9 +15,23 @@ use crate::directory::{Meaning, Route};
 use crate::metrics;
 use crate::schedule::{Pending, Ticket};
 use crate::settle::{Attempt, End, Outcome};
+use crate::trace::{self, Span, Step};
 
 /// The type of a channel's test.
 const TEST: &str = "test.dispatch";
+
+/// What an attempt goes by, beside the row and its channel.
+#[derive(Debug)]
+pub struct Plan {
+    /// The event's project, where it is registered.
+    pub project: Option<Arc<Project>>,
+    /// What its type means.
+    pub meaning: Meaning,
+    /// Where in a trace it belongs.
+    pub step: Step,
+    /// When it begins.
+    pub now: DbTime,
+}
 
 /// A delivery that has come back.
 #[derive(Debug)]
@@ -27,6 +41,8 @@ pub struct Landing {
     route: Arc<Route>,
     /// `None` where it panicked.
     answer: Option<Answer>,
+    step: Step,
+    began: DbTime,
     took: Duration,
 }
 
@@ -39,6 +55,8 @@ pub struct Verdicts {
     pub health: Health,
     /// Why the channel should be disabled, if it should.
     pub disable: Option<String>,
+    /// The attempt as a span, where it is exported.
+    pub span: Option<Span>,
 }
 
 /// Why `row` is not worth an attempt, if it is not: the reason, and what else is to be said.
@@ -70,28 +88,23 @@ pub async fn fly(
     courier: Arc<Courier>,
     route: Arc<Route>,
     mut row: Pending,
-    project: Option<Arc<Project>>,
-    meaning: Meaning,
+    plan: Plan,
     permit: OwnedSemaphorePermit,
-    now: DbTime,
 ) -> Landing {
     let (ticket, began) = (row.ticket(), Instant::now());
-    let answer = match delivery(&mut row, project, meaning, now) {
+    let (step, now) = (plan.step, plan.now);
+    let answer = match delivery(&mut row, plan) {
         None => None,
         Some(delivery) => {
             AssertUnwindSafe(courier.deliver(&route.channel, &delivery)).catch_unwind().await.ok()
         }
     };
     drop(permit);
-    Landing { row, ticket, route, answer, took: began.elapsed() }
+    Landing { row, ticket, route, answer, step, began: now, took: began.elapsed() }
 }
 
-fn delivery(
-    row: &mut Pending,
-    project: Option<Arc<Project>>,
-    meaning: Meaning,
-    now: DbTime,
-) -> Option<Delivery> {
+fn delivery(row: &mut Pending, plan: Plan) -> Option<Delivery> {
+    let Plan { project, meaning, step, now } = plan;
     let event = row.event.take()?;
     // A project need not be registered: messages call it what the event did.
     let project = project.or_else(|| {
@@ -110,6 +123,7 @@ fn delivery(
         payload: event.payload,
         held_back: row.held_back,
         held_for: row.held_for,
+        traceparent: step.context,
     })
 }
 
@@ -161,14 +175,33 @@ impl Landing {
                 attempt,
                 code = answer.code,
                 error = answer.error.as_deref(),
+                trace_id = self.step.trace_id(),
                 dead = matches!(end, End::Dead(_)),
                 "delivery failed"
             );
         }
+        let span = self.step.end(|| trace::Attempt {
+            delivery: self.row.id,
+            event: self.row.event_id,
+            event_type: self.row.event_type.clone(),
+            project: self.row.project.clone(),
+            channel: Arc::clone(&self.route.name),
+            number: attempt,
+            outcome,
+            code: answer.code,
+            error: answer.error.as_deref().map(trace::cut),
+            began: self.began,
+            took: self.took,
+        });
         let duration_ms = i32::try_from(self.took.as_millis()).unwrap_or(i32::MAX);
         let attempt =
             Attempt { code: answer.code, error: answer.error, body: answer.body, duration_ms, seen: true };
         let name = Arc::clone(&self.route.name);
-        Verdicts { outcome: Outcome::of_attempt(self.row, self.ticket, name, attempt, end), health, disable }
+        Verdicts {
+            outcome: Outcome::of_attempt(self.row, self.ticket, name, attempt, end),
+            health,
+            disable,
+            span,
+        }
     }
 }

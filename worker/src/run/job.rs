@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
 use super::Shared;
@@ -39,6 +40,8 @@ pub struct Database {
     pub client: Client,
     /// Its prepared statements.
     pub statements: Statements,
+    /// The version of the schema that they were prepared for.
+    pub schema: String,
 }
 
 /// Why the session is of no more use.
@@ -64,9 +67,27 @@ pub enum Lost {
         "statements run in another session than the one that owns the shards: is there a pooler in between?"
     )]
     Astray,
+    /// The schema is of another version than it was: whether this worker does with that one is to be seen, and its
+    /// statements are to be prepared anew.
+    #[error("the schema was updated")]
+    Updated,
     /// It closed while nothing was asked of it.
     #[error("the connection closed")]
     Closed,
+}
+
+impl Lost {
+    /// Whether it is because the schema was updated. Where a statement's result has another type since, Postgres
+    /// says so before the next heartbeat does.
+    pub fn is_of_an_update(&self) -> bool {
+        match self {
+            Self::Updated => true,
+            Self::Database(error) | Self::Read(ReadError::Database(error)) => {
+                error.code() == Some(&SqlState::FEATURE_NOT_SUPPORTED)
+            }
+            _ => false,
+        }
+    }
 }
 
 /// Something to ask.
@@ -154,10 +175,13 @@ pub fn begin(database: Arc<Database>, shared: Arc<Shared>, job: Job) -> Doing {
 }
 
 async fn perform(database: &Database, shared: &Shared, job: Job) -> Result<Answer, Lost> {
-    let Database { client, statements } = database;
+    let Database { client, statements, schema } = database;
     Ok(match job {
         Job::Beat { worker, owned, notified, first } => {
             let roll = ownership::heartbeat(client, statements, worker, owned, notified, first).await?;
+            if roll.schema.as_ref().is_some_and(|now| now != schema) {
+                return Err(Lost::Updated);
+            }
             if roll.tick
                 && let Err(error) = client.execute(&statements.tick, &[]).await
             {

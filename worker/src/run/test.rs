@@ -63,6 +63,7 @@ pub fn delivery(now: i64) -> Delivery {
         payload: RawValue::from_string(r#"{"channel": "test"}"#.into()).expect("it is JSON"),
         held_back: 0,
         held_for: None,
+        traceparent: None,
     }
 }
 

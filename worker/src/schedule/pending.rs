@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use klaxon_model::event_type::Severity;
+use klaxon_model::traceparent::Traceparent;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
@@ -80,6 +81,8 @@ pub struct Happening {
     pub occurred_at: DbTime,
     /// How bad the worst event of a digest is; `None` for an event, whose type says it.
     pub severity: Option<Severity>,
+    /// Where in a trace it was emitted, if it was in one.
+    pub traceparent: Option<Traceparent>,
 }
 
 /// `last_error` of a row whose attempt was counted before it was made, until that attempt is settled.

@@ -36,6 +36,7 @@ fn row(id: u128, channel_id: i64, due: i64) -> Pending {
             payload: RawValue::from_string("{}".to_owned()).unwrap(),
             occurred_at: at(due),
             severity: None,
+            traceparent: None,
         }),
     }
 }

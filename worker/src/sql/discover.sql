@@ -18,12 +18,12 @@ WITH fresh AS MATERIALIZED (
     ) AS o
     LIMIT $4::bigint
 ), with_event AS (
-    SELECT f.*, e.payload, e.occurred_at, e.severity
+    SELECT f.*, e.payload, e.occurred_at, e.severity, e.traceparent
     FROM (SELECT * FROM fresh WHERE NOT (SELECT count(*) >= $4::bigint FROM fresh)) AS f
     LEFT JOIN LATERAL (
-        SELECT e.payload::text AS payload, e.occurred_at, NULL AS severity FROM klaxon.event AS e WHERE e.id = f.event_id
+        SELECT e.payload::text AS payload, e.occurred_at, NULL AS severity, e.traceparent FROM klaxon.event AS e WHERE e.id = f.event_id
         UNION ALL
-        SELECT d.payload::text, f.created_at, d.payload ->> 'severity' FROM klaxon.digest_payload(f.id) AS d (payload)
+        SELECT d.payload::text, f.created_at, d.payload ->> 'severity', NULL FROM klaxon.digest_payload(f.id) AS d (payload)
         WHERE f.event_id IS NULL AND f.event_type = 'digest'
         OFFSET 0
     ) AS e ON true
@@ -33,7 +33,7 @@ WITH fresh AS MATERIALIZED (
 )
 SELECT pg_current_snapshot()::text AS snapshot, clock_timestamp() AS now, (SELECT count(*) >= $4::bigint FROM fresh) AS more,
        b.id, b.event_id, b.subscription_id, b.channel_id, b.due_at, b.created_at, b.attempts, b.replayed, b.event_type, b.project,
-       b.interrupted, b.cooldown_task, b.held_back, b.held_for, b.severity,
+       b.interrupted, b.cooldown_task, b.held_back, b.held_for, b.severity, b.traceparent,
        CASE WHEN NOT b.cut THEN b.payload END AS payload, b.occurred_at, b.cut
 FROM (VALUES (true)) AS one (row)
 LEFT JOIN bounded AS b ON true

@@ -36,5 +36,6 @@ SELECT klaxon.journal_is_due() AS journal,
                    WHERE a.pid = w.pid AND (a.backend_start <= w.started_at) IS NOT FALSE
                ), false)
        ) AS alive,
+       (SELECT e.extversion FROM pg_catalog.pg_extension AS e WHERE e.extname = 'pg_klaxon') AS schema,
        w.heartbeat_at, EXISTS (SELECT FROM beat) AS registered, clock_timestamp() AS now
 FROM klaxon.worker AS w

@@ -18,14 +18,14 @@ WITH next AS MATERIALIZED (
         LIMIT ask.room + 1
     ) AS o
 ), with_event AS (
-    SELECT n.*, e.payload, e.occurred_at, e.severity
+    SELECT n.*, e.payload, e.occurred_at, e.severity, e.traceparent
     FROM next AS n
     LEFT JOIN LATERAL (
         -- What is not yet due is only looked at for its time.
-        SELECT e.payload::text AS payload, e.occurred_at, NULL AS severity FROM klaxon.event AS e
+        SELECT e.payload::text AS payload, e.occurred_at, NULL AS severity, e.traceparent FROM klaxon.event AS e
         WHERE e.id = n.event_id AND n.due_at <= statement_timestamp()
         UNION ALL
-        SELECT d.payload::text, n.created_at, d.payload ->> 'severity' FROM klaxon.digest_payload(n.id) AS d (payload)
+        SELECT d.payload::text, n.created_at, d.payload ->> 'severity', NULL FROM klaxon.digest_payload(n.id) AS d (payload)
         WHERE n.event_id IS NULL AND n.event_type = 'digest' AND n.due_at <= statement_timestamp()
         OFFSET 0
     ) AS e ON true
@@ -37,6 +37,6 @@ WITH next AS MATERIALIZED (
 )
 SELECT statement_timestamp() AS now,
        b.id, b.event_id, b.subscription_id, b.channel_id, b.due_at, b.created_at, b.attempts, b.replayed, b.event_type, b.project,
-       b.interrupted, b.cooldown_task, b.held_back, b.held_for, b.severity,
+       b.interrupted, b.cooldown_task, b.held_back, b.held_for, b.severity, b.traceparent,
        CASE WHEN NOT b.cut THEN b.payload END AS payload, b.occurred_at, b.cut
 FROM bounded AS b

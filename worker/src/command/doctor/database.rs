@@ -1,7 +1,9 @@
 //! What is examined in a database.
 
+use std::cmp::Ordering;
 use std::time::{Duration, SystemTime};
 
+use klaxon_model::version::Version;
 use tokio::time::timeout;
 use tokio_postgres::{Client, Row};
 
@@ -39,6 +41,7 @@ async fn checks(
 ) -> anyhow::Result<()> {
     let facts = session.client.query_one(FACTS, &[]).await.map_err(describe)?;
     postgres(&facts, findings)?;
+    replication(&facts, findings)?;
     if !installed(&session.client, settings, keys, findings).await {
         return Ok(());
     }
@@ -47,6 +50,7 @@ async fn checks(
     wake_up(&session.client, findings).await?;
     pooler(&mut session, findings).await?;
     upkeep(&facts, findings)?;
+    restored(&session.client, findings).await?;
     workers(&session.client, findings).await?;
     if keys.is_some() {
         egress::examine(&session.client, settings, findings).await?;
@@ -147,10 +151,10 @@ async fn versions(client: &Client, findings: &mut Findings) -> anyhow::Result<()
     if library == worker && schema == worker {
         findings.ok("versions", format!("library, schema and worker are {worker}"));
     } else {
-        let mend = if schema == library {
-            format!("install the worker of version {schema}")
-        } else {
-            "ALTER EXTENSION pg_klaxon UPDATE".to_owned()
+        let mend = match Version::parse(&library).cmp(&Version::parse(&schema)) {
+            _ if schema == library => format!("install the worker of version {schema}"),
+            Ordering::Less => "install the library of the schema's version, and restart Postgres".to_owned(),
+            _ => "ALTER EXTENSION pg_klaxon UPDATE".to_owned(),
         };
         findings.warn("versions", format!("library {library}, schema {schema}, worker {worker}"), mend);
     }
@@ -223,7 +227,7 @@ async fn pooler(session: &mut Session, findings: &mut Findings) -> anyhow::Resul
     Ok(())
 }
 
-/// What keeps dead rows, and what leaves rows out of other servers.
+/// What keeps dead rows.
 fn upkeep(facts: &Row, findings: &mut Findings) -> anyhow::Result<()> {
     let without: Vec<String> = facts.try_get("without_autovacuum")?;
     let enabled: bool = facts.try_get("autovacuum")?;
@@ -258,15 +262,67 @@ fn upkeep(facts: &Row, findings: &mut Findings) -> anyhow::Result<()> {
             format!("SELECT pg_drop_replication_slot('{}')", slots[0]),
         );
     }
+    Ok(())
+}
+
+/// What leaves our tables for other servers by logical replication, and what comes from there.
+fn replication(facts: &Row, findings: &mut Findings) -> anyhow::Result<()> {
     let published: Vec<String> = facts.try_get("published")?;
-    if !published.is_empty() {
+    for publication in published {
         findings.warn(
             "logical replication",
             format!(
-                "publication {} has klaxon's tables: a subscriber gets the rows, but no triggers fire there and no worker may serve it",
-                published.join(", ")
+                "publication {publication} of klaxon's tables: a subscriber gets rows and nothing else. No trigger fires \
+                 for them, so that nothing is matched there; sequences stay behind; what is pending has transaction ids \
+                 of this cluster, and a worker that served it there would send it a second time"
             ),
-            "publish your own tables alone: ALTER PUBLICATION … SET TABLE …",
+            "publish your own tables alone: ALTER PUBLICATION … SET TABLE …; for a second server take a physical standby",
+        );
+    }
+    let subscribed: Vec<String> = facts.try_get("subscribed")?;
+    for subscription in subscribed {
+        findings.fail(
+            "logical replication",
+            format!(
+                "subscription {subscription} of klaxon's tables: no trigger fires for what arrives, so that no event of \
+                 it is matched; ids that it brings are given again by the sequences here; what is pending on the \
+                 publisher is its workers' to send, and would be sent from here, too"
+            ),
+            "ALTER SUBSCRIPTION … REFRESH PUBLICATION, once the publisher publishes its own tables alone, and run no worker here",
+        );
+    }
+    Ok(())
+}
+
+/// Whether all of it was restored. Foreign keys step aside for `pg_restore`, so that a part of a dump may be
+/// there without the rest.
+async fn restored(client: &Client, findings: &mut Findings) -> anyhow::Result<()> {
+    let known = client
+        .query_one("SELECT pg_catalog.to_regprocedure('klaxon.orphans()') IS NOT NULL", &[])
+        .await
+        .map_err(describe)?;
+    // A schema from before there was such a function.
+    if !known.try_get::<_, bool>(0)? {
+        return Ok(());
+    }
+    let rows = client
+        .query("SELECT relation, field, target, orphans FROM klaxon.orphans()", &[])
+        .await
+        .map_err(describe)?;
+    let mut found = Vec::new();
+    for row in rows {
+        let (relation, field, target): (String, String, String) =
+            (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        let orphans: i64 = row.try_get(3)?;
+        found.push(format!("{orphans} of {relation} by {field}, which is not in {target}"));
+    }
+    if found.is_empty() {
+        findings.ok("references", "every row points to one that is there");
+    } else {
+        findings.warn(
+            "references",
+            format!("rows point nowhere: {}", found.join("; ")),
+            "restore what they point to, from the same dump, or delete them",
         );
     }
     Ok(())

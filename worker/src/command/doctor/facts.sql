@@ -20,5 +20,11 @@ SELECT pg_catalog.current_setting('server_version') AS version,
         WHERE a.backend_xmin IS NOT NULL) AS oldest_transaction,
        ARRAY(SELECT s.slot_name::text FROM pg_catalog.pg_replication_slots AS s
              WHERE NOT s.active ORDER BY 1) AS idle_slots,
-       ARRAY(SELECT DISTINCT p.pubname::text FROM pg_catalog.pg_publication_tables AS p
-             WHERE p.schemaname = 'klaxon' ORDER BY 1) AS published
+       ARRAY(SELECT p.pubname || ' has ' || count(*) FROM pg_catalog.pg_publication_tables AS p
+             WHERE p.schemaname = 'klaxon' GROUP BY p.pubname ORDER BY p.pubname) AS published,
+       ARRAY(SELECT s.subname || ' writes ' || count(*)
+             FROM pg_catalog.pg_subscription AS s
+             JOIN pg_catalog.pg_subscription_rel AS r ON r.srsubid = s.oid
+             JOIN pg_catalog.pg_class AS c ON c.oid = r.srrelid
+             WHERE c.relnamespace = pg_catalog.to_regnamespace('klaxon')
+             GROUP BY s.subname ORDER BY s.subname) AS subscribed
