@@ -166,7 +166,10 @@ fn ticks_of_ten(first: f64, last: f64) -> Vec<f64> {
 
 /// Some four to eight round values between two others.
 fn even_ticks(first: f64, last: f64) -> Vec<f64> {
-    let raw = (last - first).max(f64::MIN_POSITIVE) / 6.0;
+    if last <= first {
+        return vec![first];
+    }
+    let raw = (last - first) / 6.0;
     let power = 10f64.powf(raw.log10().floor());
     let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|step| step * power).find(|step| *step >= raw);
     let step = step.unwrap_or(raw);
@@ -196,7 +199,7 @@ mod tests {
             (0.0, 101.0, vec![0.0, 20.0, 40.0, 60.0, 80.0, 100.0]),
             (3.0, 3.0, vec![3.0]),
         ] {
-            assert_eq!(even_ticks(first, last)[..ticks.len()], ticks);
+            assert_eq!(even_ticks(first, last), ticks);
         }
         assert_eq!(ticks_of_ten(100.0, 1e5), [100.0, 1e3, 1e4, 1e5]);
     }

@@ -42,7 +42,7 @@ impl Budget {
         let Some(&budget) = self.instructions.get(name) else {
             return Err(format!("{name:<18} {:>10} {count:>10}  not in the budget", "-"));
         };
-        let growth = (count as f64 / budget.max(1) as f64 - 1.0) * 100.0;
+        let growth = (count as f64 - budget as f64) / budget.max(1) as f64 * 100.0;
         let line = format!("{name:<18} {budget:>10} {count:>10} {growth:>+7.1}%");
         if growth > self.percent { Err(format!("{line}  over the budget")) } else { Ok(line) }
     }

@@ -97,5 +97,6 @@ fn delivery() -> anyhow::Result<Delivery> {
         payload: RawValue::from_string(payload).context("a sample is JSON")?,
         held_back: 0,
         held_for: None,
+        traceparent: None,
     })
 }

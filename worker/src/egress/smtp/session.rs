@@ -239,3 +239,20 @@ fn innermost(error: &dyn std::error::Error) -> String {
     }
     cause.to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::net::TcpListener;
+
+    use super::dial;
+
+    #[tokio::test]
+    async fn a_write_does_not_wait_for_the_one_before() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stream, reached) = dial(&[address], Duration::from_secs(5)).await.unwrap();
+        assert!(reached == address && stream.nodelay().unwrap());
+    }
+}
