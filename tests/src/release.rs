@@ -42,16 +42,21 @@ const FROM_OLDER: &str = "
     CREATE INDEX inbox_unread_idx ON klaxon.inbox (principal) WHERE read_at IS NULL;";
 
 /// What the newer version has and the present one has not. The worker reads `outbox.project`, which changes its
-/// type: a statement that was prepared before is of no more use.
-const IN_NEWER: [(&str, &str); 4] = [
+/// type: a statement that was prepared before is of no more use. The library writes `outbox` without a statement, and
+/// knows nothing of its new column, which must have its default.
+const IN_NEWER: [(&str, &str); 5] = [
     (
-        "    created_at   timestamptz NOT NULL DEFAULT now()\n);\nCOMMENT ON TABLE  klaxon.event IS",
-        "    created_at   timestamptz NOT NULL DEFAULT now(),\n    note         text\n);\nCOMMENT ON COLUMN klaxon.event.note IS 'A note';\n\
+        "    traceparent  text DEFAULT klaxon.traceparent()\n);\nCOMMENT ON TABLE  klaxon.event IS",
+        "    traceparent  text DEFAULT klaxon.traceparent(),\n    note         text\n);\nCOMMENT ON COLUMN klaxon.event.note IS 'A note';\n\
          COMMENT ON TABLE  klaxon.event IS",
     ),
     (
         "    project          text,\n    last_error       text,\n    cooldown_task",
         "    project          varchar,\n    last_error       text,\n    cooldown_task",
+    ),
+    (
+        "    held_for         interval\n)",
+        "    held_for         interval,\n    priority         integer NOT NULL DEFAULT 10 / 2\n)",
     ),
     (
         "SELECT count(*) FROM klaxon.inbox WHERE principal",
@@ -72,6 +77,7 @@ const TO_NEWER: &str = "
     ALTER TABLE klaxon.event ADD COLUMN note text;
     COMMENT ON COLUMN klaxon.event.note IS 'A note';
     ALTER TABLE klaxon.outbox ALTER COLUMN project TYPE varchar;
+    ALTER TABLE klaxon.outbox ADD COLUMN priority integer NOT NULL DEFAULT 10 / 2;
     CREATE OR REPLACE FUNCTION klaxon.unread_count() RETURNS bigint
     LANGUAGE sql STABLE SET search_path = pg_catalog, klaxon, pg_temp AS $$
     SELECT count(id) FROM klaxon.inbox WHERE principal = klaxon.principal() AND read_at IS NULL
@@ -86,8 +92,8 @@ $$;
 /// The note between others: where no update can put it.
 const CARELESSLY: [(&str, &str); 2] = [
     (
-        "    created_at   timestamptz NOT NULL DEFAULT now(),\n    note         text\n);",
-        "    created_at   timestamptz NOT NULL DEFAULT now()\n);",
+        "    traceparent  text DEFAULT klaxon.traceparent(),\n    note         text\n);",
+        "    traceparent  text DEFAULT klaxon.traceparent()\n);",
     ),
     (
         "    payload      jsonb NOT NULL DEFAULT '{}',\n",
