@@ -70,7 +70,9 @@ test-client:
 #   shell      completions and manual pages, which the worker prints without a database
 #   egress, mail, preview, vendors   between the worker and receivers: what comes from the database is rows of `outbox`
 #   page       between the worker and a browser
-ONCE := package demo_input install shell egress mail preview vendors page
+#   examples   programs of users, which are built for minutes
+#   soak, volume   what the worker costs over time and by the hundred thousand
+ONCE := package demo_input install shell egress mail preview vendors page examples soak volume
 AGAIN = $(filter-out $(ONCE),$(basename $(notdir $(wildcard tests/tests/*.rs))) $(notdir $(patsubst %/main.rs,%,$(wildcard tests/tests/*/main.rs))))
 OTHERS := 17 18
 
