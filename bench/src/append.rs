@@ -5,6 +5,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use klaxon_model::audit::{Key, Record, Tag};
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Statement};
 use uuid::Uuid;
 
@@ -167,33 +168,28 @@ impl<'s> Settler<'s> {
             vec![Some(200i32); count],
         );
         let (none, duration) = (vec![None::<&str>; count], vec![Some(12i32); count]);
+        let row: [&(dyn ToSql + Sync); 15] = [
+            &pending.ids,
+            &attempt,
+            &pending.events,
+            &kinds,
+            &project,
+            &subscription,
+            &pending.channels,
+            &names,
+            &kind,
+            &status,
+            &code,
+            &none,
+            &none,
+            &duration,
+            &none,
+        ];
         match log {
             Log::None => {}
             Log::Plain => {
-                self.client
-                    .execute(
-                        &self.plain,
-                        &[
-                            &pending.ids,
-                            &attempt,
-                            &pending.events,
-                            &kinds,
-                            &project,
-                            &subscription,
-                            &pending.channels,
-                            &names,
-                            &kind,
-                            &status,
-                            &code,
-                            &none,
-                            &none,
-                            &duration,
-                            &none,
-                            &now,
-                            &self.worker,
-                        ],
-                    )
-                    .await?;
+                let now: [&(dyn ToSql + Sync); 2] = [&now, &self.worker];
+                self.client.execute(&self.plain, &[&row[..], &now].concat()).await?;
             }
             Log::Chained => {
                 let (chain, first): (Uuid, i64) = (head.get("chain"), head.get("seq"));
@@ -230,41 +226,20 @@ impl<'s> Settler<'s> {
                 // The channel's standing is written by settling, whatever is logged: here by none of the three.
                 let fared =
                     (Vec::<i64>::new(), Vec::<bool>::new(), Vec::<i64>::new(), Vec::<Option<&str>>::new());
-                self.client
-                    .query(
-                        &self.append,
-                        &[
-                            &last,
-                            &head,
-                            &seqs,
-                            &pending.ids,
-                            &attempt,
-                            &pending.events,
-                            &kinds,
-                            &project,
-                            &subscription,
-                            &pending.channels,
-                            &names,
-                            &kind,
-                            &status,
-                            &code,
-                            &none,
-                            &none,
-                            &duration,
-                            &none,
-                            &hashes,
-                            &macs,
-                            &now,
-                            &self.worker,
-                            &chain,
-                            &self.key.id(),
-                            &fared.0,
-                            &fared.1,
-                            &fared.2,
-                            &fared.3,
-                        ],
-                    )
-                    .await?;
+                let end: [&(dyn ToSql + Sync); 3] = [&last, &head, &seqs];
+                let rest: [&(dyn ToSql + Sync); 10] = [
+                    &hashes,
+                    &macs,
+                    &now,
+                    &self.worker,
+                    &chain,
+                    &self.key.id(),
+                    &fared.0,
+                    &fared.1,
+                    &fared.2,
+                    &fared.3,
+                ];
+                self.client.query(&self.append, &[&end[..], &row, &rest].concat()).await?;
             }
         }
         Ok(())

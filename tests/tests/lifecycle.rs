@@ -8,7 +8,7 @@ use klaxon_tests::process;
 use klaxon_tests::receiver::Hook;
 use klaxon_tests::scene::Scene;
 use klaxon_tests::until::until;
-use klaxon_tests::worker::Installation;
+use klaxon_tests::worker::{Installation, Worker};
 use serde_json::{Value, json};
 
 /// Tables that a dump carries, by number of rows and what is in them. Rows that wait are given the restoring
@@ -90,7 +90,7 @@ async fn goes_on(scene: &mut Scene<'static>, before: Vec<(String, String)>, copy
     assert_eq!(scene.receiver.requests_at("/hook").len(), 3);
 
     scene.database_url(copy.worker_url());
-    let mut worker = scene.worker(&[]).await;
+    let worker = scene.worker(&[]).await;
     let client = copy.connect().await;
     client.execute("SELECT klaxon.notify_event('run.failed', '{\"n\": 10}')", &[]).await.unwrap();
     let requests = scene.receiver.wait_at("/hook", 9).await;
@@ -100,14 +100,18 @@ async fn goes_on(scene: &mut Scene<'static>, before: Vec<(String, String)>, copy
     assert_eq!(told, [1, 2, 3, 4, 5, 6, 7, 8, 10].map(Some), "what was sent is not sent again");
     let traced = requests.iter().filter(|request| request.header("traceparent") == TRACEPARENT).count();
     assert_eq!(traced, 5, "and what waited goes on in its trace");
-    // Sequences go on behind what they had given.
+    ends_well(scene, &copy, worker).await;
+}
+
+/// Sequences go on behind what they had given, the worker ends as asked, and the log verifies.
+async fn ends_well(scene: &Scene<'_>, copy: &Database<'_>, mut worker: Worker) {
     copy.psql(
         "INSERT INTO klaxon.channel (name, kind, config) VALUES ('new', 'webhook', '{\"url\": \"https://new.test/\"}');
          SELECT klaxon.subscribe(ARRAY['new'], ARRAY['run.failed'], owner => NULL)",
     );
     worker.signal("TERM");
     assert_eq!(worker.wait().await.code(), Some(0));
-    let verify = scene.installation.run(&[&["audit", "verify"][..], &copied].concat()).await;
+    let verify = scene.installation.run(&["audit", "verify", "--database-url", &copy.url()]).await;
     assert_eq!(verify.status.code(), Some(0), "{}", String::from_utf8_lossy(&verify.stdout));
 }
 
@@ -147,7 +151,7 @@ async fn a_base_backup_is_the_cluster_as_it_was() {
 
     // Its own deployment takes it up: what was pending is sent, as after any crash.
     scene.database_url(copy.worker_url());
-    let mut worker = scene.worker(&[]).await;
+    let worker = scene.worker(&[]).await;
     let client = copy.connect().await;
     client.execute("SELECT klaxon.notify_event('run.failed', '{\"n\": 10}')", &[]).await.unwrap();
     let requests = scene.receiver.wait_at("/hook", 14).await;
@@ -155,14 +159,7 @@ async fn a_base_backup_is_the_cluster_as_it_was() {
     let mut told: Vec<_> = requests[8..].iter().map(|request| request.json()["data"]["n"].as_i64()).collect();
     told.sort_unstable();
     assert_eq!(told, [4, 5, 6, 7, 8, 10].map(Some));
-    copy.psql(
-        "INSERT INTO klaxon.channel (name, kind, config) VALUES ('new', 'webhook', '{\"url\": \"https://new.test/\"}');
-         SELECT klaxon.subscribe(ARRAY['new'], ARRAY['run.failed'], owner => NULL)",
-    );
-    worker.signal("TERM");
-    assert_eq!(worker.wait().await.code(), Some(0));
-    let verify = scene.installation.run(&[&["audit", "verify"][..], &copied].concat()).await;
-    assert_eq!(verify.status.code(), Some(0), "{}", String::from_utf8_lossy(&verify.stdout));
+    ends_well(&scene, &copy, worker).await;
 }
 
 fn run(database: &Database<'_>, program: &str, arguments: &[&str], file: &Path) {

@@ -1,9 +1,16 @@
 //! A superuser, and a log that was written while nobody looked.
 
 use klaxon_tests::receiver::Hook;
+use klaxon_tests::scene::Scene;
 use serde_json::json;
 
 use crate::{attempts, checkpoint, ten_attempts, verify};
+
+/// Keeps the log and its head as they are now, to be put back.
+async fn keep(scene: &Scene<'_>) {
+    let copies = "CREATE TABLE log AS TABLE klaxon.delivery; CREATE TABLE head AS TABLE klaxon.audit_head";
+    scene.client.batch_execute(copies).await.unwrap();
+}
 
 #[tokio::test]
 async fn what_was_changed_is_found_and_named() {
@@ -12,13 +19,7 @@ async fn what_was_changed_is_found_and_named() {
     assert_eq!((code, &clean["ok"], &clean["findings"]), (Some(0), &json!(true), &json!([])), "{clean}");
     let last = clean["last_seq"].as_i64().unwrap();
     assert_eq!((clean["first_seq"].as_i64(), clean["rows"].as_i64()), (Some(1), Some(last)));
-    scene
-        .client
-        .batch_execute(
-            "CREATE TABLE log AS TABLE klaxon.delivery; CREATE TABLE head AS TABLE klaxon.audit_head",
-        )
-        .await
-        .unwrap();
+    keep(&scene).await;
 
     let base: i64 = scene
         .database
@@ -172,13 +173,7 @@ async fn a_past_that_was_lived_twice_is_forked() {
     attempts(&scene, 1).await;
     let rewind = "TRUNCATE klaxon.delivery, klaxon.audit_head;
         INSERT INTO klaxon.delivery TABLE log; INSERT INTO klaxon.audit_head TABLE head";
-    scene
-        .client
-        .batch_execute(
-            "CREATE TABLE log AS TABLE klaxon.delivery; CREATE TABLE head AS TABLE klaxon.audit_head",
-        )
-        .await
-        .unwrap();
+    keep(&scene).await;
     attempts(&scene, 3).await;
     let (file, said) = checkpoint(&scene).await;
     let (code, verdict) = verify(&scene, &["--checkpoint", &file]).await;
