@@ -102,10 +102,10 @@ fuzz: setup ## a million calls of the extension's functions with arguments that 
 		cargo test -p klaxon-tests --test fuzz -- --nocapture
 FUZZ_CALLS ?= 1000000
 
-test-faults: setup ## the fault suite in its long form, and its table; CASE=worker::killed: one case
+test-faults: setup ## the fault suite in its long form, and its table; CASE=worker::killed: one case; ILL_SECONDS=3600: receivers are ill for that long
 	$(MAKE) install PROFILE=release
 	rm -rf target/faults
-	KLAXON_FAULTS=full KLAXON_BIN=$(CURDIR)/target/release/klaxon cargo test -p klaxon-tests --test faults -- --nocapture --test-threads=1 $(CASE)
+	KLAXON_FAULTS=full KLAXON_ILL_SECONDS=$(ILL_SECONDS) KLAXON_BIN=$(CURDIR)/target/release/klaxon cargo test -p klaxon-tests --test faults -- --nocapture --test-threads=1 $(CASE)
 	@printf '%s\n' '| fault | times | deliveries | lost | twice | of these not in flight | phantom | recovery | command |' \
 		'|---|--:|--:|--:|--:|--:|--:|--:|---|' && cat target/faults/*
 

@@ -2,12 +2,14 @@
 -- that is matched by nobody: what the log says of it is the answer.
 CREATE TABLE klaxon.channel_test (
     delivery_id   uuid PRIMARY KEY,
+    channel_id    bigint,
     principal     text NOT NULL,
     requested_at  timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 CREATE INDEX channel_test_principal_idx ON klaxon.channel_test (principal, requested_at);
 COMMENT ON TABLE  klaxon.channel_test IS 'Tests of the last minute, to bound them';
 COMMENT ON COLUMN klaxon.channel_test.delivery_id IS 'The delivery';
+COMMENT ON COLUMN klaxon.channel_test.channel_id IS 'The channel; null for a configuration that is not saved';
 COMMENT ON COLUMN klaxon.channel_test.principal IS 'Who asked for it';
 COMMENT ON COLUMN klaxon.channel_test.requested_at IS 'When';
 
@@ -41,7 +43,7 @@ COMMENT ON COLUMN klaxon.config_test.error IS 'As klaxon.delivery.error';
 COMMENT ON COLUMN klaxon.config_test.response_body IS 'As klaxon.delivery.response_body';
 
 -- With the owner's rights.
-CREATE FUNCTION klaxon.count_channel_test(test uuid, by text) RETURNS void
+CREATE FUNCTION klaxon.count_channel_test(test uuid, tested bigint, by text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, klaxon, pg_temp AS $$
 BEGIN
     -- Two at once would each count nine.
@@ -51,10 +53,10 @@ BEGIN
         RAISE EXCEPTION 'principal "%" has tested channels 10 times within a minute', by
             USING ERRCODE = '53400', HINT = 'Wait a minute.';
     END IF;
-    INSERT INTO klaxon.channel_test (delivery_id, principal) VALUES (test, by);
+    INSERT INTO klaxon.channel_test (delivery_id, channel_id, principal) VALUES (test, tested, by);
 END
 $$;
-COMMENT ON FUNCTION klaxon.count_channel_test(uuid, text) IS 'Counts a test, and raises where there are too many';
+COMMENT ON FUNCTION klaxon.count_channel_test(uuid, bigint, text) IS 'Counts a test, and raises where there are too many';
 
 -- With the owner's rights, which request_channel_test has taken by then: it has asked who calls, and
 -- whether that may edit the channel.
@@ -65,7 +67,7 @@ DECLARE
     event_id uuid := klaxon.uuid_v7();
     c klaxon.channel;
 BEGIN
-    PERFORM klaxon.count_channel_test(delivery, by);
+    PERFORM klaxon.count_channel_test(delivery, tested, by);
     SELECT * INTO STRICT c FROM klaxon.channel WHERE id = tested;
     -- Another transaction's time: such an event is kept and not matched.
     INSERT INTO klaxon.event (id, type, project, payload, emitted_by, created_at)
@@ -88,16 +90,27 @@ BEGIN
     SELECT d.status = 'sent', d.response_code, d.error, d.response_body INTO success, status_code, error, response_body
     FROM klaxon.delivery AS d JOIN klaxon.channel_test AS t ON t.delivery_id = d.delivery_id
     WHERE d.delivery_id = channel_test_answer.delivery ORDER BY d.seq LIMIT 1;
+    -- No attempt is made where a worker finds that none can be, and while the channel is disabled; if it was not before
+    -- it was tested, the answer to the test may be what it is disabled for, and is on its way.
+    IF NOT FOUND THEN
+        SELECT false, coalesce(l.last_error, l.reason, 'channel is disabled') INTO success, error
+        FROM klaxon.channel_test AS t
+        LEFT JOIN klaxon.dead_letter AS l ON l.id = t.delivery_id
+        LEFT JOIN klaxon.channel AS c ON c.id = t.channel_id AND NOT c.enabled AND c.updated_at < t.requested_at
+        WHERE t.delivery_id = channel_test_answer.delivery AND (l.id IS NOT NULL OR c.id IS NOT NULL);
+    END IF;
 END
 $$;
 COMMENT ON FUNCTION klaxon.channel_test_answer(uuid) IS 'What came of a test; nulls where nothing has yet';
 
 CREATE FUNCTION klaxon.end_channel_test(delivery uuid) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, klaxon, pg_temp AS $$
+DECLARE
+    tested bigint := (SELECT t.channel_id FROM klaxon.channel_test AS t WHERE t.delivery_id = end_channel_test.delivery);
 BEGIN
     -- Rights of the owner: a test that nobody waits for any more is not to be sent, nor kept as dead.
-    IF EXISTS (SELECT FROM klaxon.channel_test AS t WHERE t.delivery_id = end_channel_test.delivery) THEN
-        DELETE FROM klaxon.outbox AS o WHERE o.id = end_channel_test.delivery;
+    IF tested IS NOT NULL THEN
+        DELETE FROM klaxon.outbox AS o WHERE o.channel_id = tested AND o.id = end_channel_test.delivery;
         DELETE FROM klaxon.dead_letter AS d WHERE d.id = end_channel_test.delivery;
     END IF;
 END
@@ -140,7 +153,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, klaxon, pg_temp AS $$
 DECLARE
     test uuid := klaxon.uuid_v7();
 BEGIN
-    PERFORM klaxon.count_channel_test(test, by);
+    PERFORM klaxon.count_channel_test(test, NULL, by);
     -- Of those whom nobody waits for any more: their session ended first.
     DELETE FROM klaxon.config_test AS t WHERE t.requested_at < clock_timestamp() - interval '1 min';
     INSERT INTO klaxon.config_test (id, kind, config, fields, sealed) VALUES (test, kind, config, fields, sealed);

@@ -92,10 +92,9 @@ COMMENT ON FUNCTION klaxon.settle_cooldowns(bigint[], text[]) IS
 -- Emitters append a row each, so that none waits for another; a long window would gather one an event,
 -- and a window that has passed would be remembered for each task there ever was.
 CREATE FUNCTION klaxon.tidy_cooldowns() RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, klaxon, pg_temp
--- The worker's session allows no plan but the one its own statements need.
-SET enable_seqscan = on SET enable_hashjoin = on SET plan_cache_mode = auto AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, klaxon, pg_temp AS $$
 BEGIN
+    -- Rights of the owner: what is done is the same whoever calls it.
     WITH key AS (
         SELECT h.subscription_id, h.task_name FROM klaxon.held_back AS h
         GROUP BY h.subscription_id, h.task_name HAVING count(*) > 50
@@ -114,7 +113,13 @@ BEGIN
     );
     DELETE FROM klaxon.held_back AS h WHERE NOT EXISTS (SELECT FROM klaxon.subscription AS s WHERE s.id = h.subscription_id);
     DELETE FROM klaxon.filter_error AS f WHERE NOT EXISTS (SELECT FROM klaxon.subscription AS s WHERE s.id = f.subscription_id);
+    -- The same of channels: a worker settles what was on its way when one was deleted, and is not waited for.
+    DELETE FROM klaxon.channel_state AS s WHERE s.channel_id IN (
+        SELECT o.channel_id FROM klaxon.channel_state AS o
+        WHERE NOT EXISTS (SELECT FROM klaxon.channel AS c WHERE c.id = o.channel_id)
+        FOR UPDATE SKIP LOCKED
+    );
 END
 $$;
 COMMENT ON FUNCTION klaxon.tidy_cooldowns() IS
-    'Folds the counts of what cooldowns held back into a row for each subscription and task that has many, and forgets windows that passed a day ago and what belongs to no subscription';
+    'Folds the counts of what cooldowns held back into a row for each subscription and task that has many, and forgets windows that passed a day ago and what belongs to no subscription or channel';

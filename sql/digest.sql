@@ -1,10 +1,9 @@
 -- Digests: what was collected becomes one delivery a channel when it is due, and is put into words
 -- when that is read.
+COMMENT ON FUNCTION klaxon.known_timezone(text) IS 'That time zone, or UTC where the server knows none of that name';
 
 CREATE FUNCTION klaxon.gather_digests() RETURNS bigint
-LANGUAGE plpgsql SET search_path = pg_catalog, klaxon, pg_temp
--- The worker's session allows no plan but the one its own statements need.
-SET enable_seqscan = on SET enable_hashjoin = on SET plan_cache_mode = auto AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, klaxon, pg_temp AS $$
 DECLARE
     -- Items a call takes at most: bounds its time. A channel that has more gets several digests.
     most CONSTANT integer := 50000;
@@ -13,6 +12,7 @@ DECLARE
     items bigint[];
     gathered bigint;
 BEGIN
+    -- Rights of the owner: the worker writes no digest.
     -- One at a time: who comes second finds nothing, and looks again in a second.
     IF NOT EXISTS (SELECT FROM klaxon.digest_item AS i WHERE i.delivery_id IS NULL AND i.due_at <= at)
        OR NOT pg_try_advisory_xact_lock(hashtextextended('klaxon.gather_digests', 7306)) THEN
@@ -84,6 +84,8 @@ END
 $$;
 COMMENT ON FUNCTION klaxon.gather_digests() IS 'Makes one delivery a channel of the digest items that are due; returns how many deliveries';
 
+COMMENT ON FUNCTION klaxon.is_link(text) IS 'Whether a text is a link that messages carry: http or https, a host, and no user before it';
+
 -- Twenty payloads of 256 kB would be a message of 5 MB, which no receiver takes.
 CREATE FUNCTION klaxon.digest_data(payload jsonb) RETURNS jsonb
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, klaxon, pg_temp AS $$
@@ -103,7 +105,7 @@ $$;
 COMMENT ON FUNCTION klaxon.digest_data(jsonb) IS
     'A payload as a digest lists it: whole up to 8 kB, else its fields with a meaning, texts cut to 150 characters, and "truncated": true';
 
-CREATE FUNCTION klaxon.digest_payload(delivery uuid) RETURNS jsonb
+CREATE FUNCTION klaxon.digest_payload(delivery uuid, held_back bigint) RETURNS jsonb
 LANGUAGE sql STABLE SET search_path = pg_catalog, klaxon, pg_temp AS $$
     -- Two subscriptions of a channel may have collected the same event. Null where there is none.
     WITH happened AS MATERIALIZED (
@@ -115,7 +117,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, klaxon, pg_temp AS $$
     )
     SELECT jsonb_build_object(
         'count', count(*),
-        'held_back', coalesce((SELECT o.held_back FROM klaxon.outbox AS o WHERE o.id = digest_payload.delivery), 0),
+        'held_back', digest_payload.held_back,
         'severity', (
             SELECT t.severity FROM kind AS k JOIN klaxon.event_type AS t ON t.name = k.type
             WHERE t.severity IS NOT NULL
@@ -130,15 +132,17 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, klaxon, pg_temp AS $$
                 'id', n.id, 'type', n.type, 'project', n.project,
                 -- As a webhook says it: no zero where a fraction ends, no fraction where there is none.
                 'timestamp', regexp_replace(to_char(n.occurred_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US'), '\.?0+$', '') || 'Z',
-                'url', CASE WHEN jsonb_typeof(e.payload -> 'url') = 'string' THEN e.payload -> 'url' END,
+                -- As its own message does.
+                'url', CASE WHEN klaxon.is_link(e.payload ->> 'url') THEN e.payload ->> 'url' ELSE p.url END,
                 'data', klaxon.digest_data(e.payload)
             ) ORDER BY n.occurred_at DESC, n.id DESC)
             FROM (SELECT * FROM happened AS h ORDER BY h.occurred_at DESC, h.id DESC LIMIT 20) AS n
             JOIN klaxon.event AS e ON e.id = n.id
+            LEFT JOIN klaxon.project AS p ON p.slug = n.project
         )
     )
     FROM happened
     HAVING count(*) > 0
 $$;
-COMMENT ON FUNCTION klaxon.digest_payload(uuid) IS
+COMMENT ON FUNCTION klaxon.digest_payload(uuid, bigint) IS
     'What a digest says: its count, how many events cooldowns held back, the worst severity, counts by type and project (the 50 greatest), and its newest 20 events';

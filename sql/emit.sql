@@ -8,19 +8,27 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, klaxon, pg_te
 $$;
 COMMENT ON FUNCTION klaxon.known_event(text, text, text) IS 'The id of the event with this type, project and dedup_key';
 
--- VOLATILE and with the caller's rights: it is an INSERT, and who may insert may call it. Every name is qualified
--- instead of a search_path being set, which would cost every call some microseconds.
+-- VOLATILE and with the caller's rights: it is an INSERT, and who may insert may call it. Most events are written
+-- without a statement; see extension/src/emit/direct.rs. Every name is qualified instead of a search_path being set,
+-- which would cost every call some microseconds.
 CREATE FUNCTION klaxon.notify_event(
     type text, payload jsonb DEFAULT '{}', project text DEFAULT NULL,
     dedup_key text DEFAULT NULL, occurred_at timestamptz DEFAULT now()
 ) RETURNS uuid
 LANGUAGE plpgsql AS $$
 DECLARE
-    event_id pg_catalog.uuid := klaxon.uuid_v7();
+    event_id pg_catalog.uuid;
 BEGIN
+    IF notify_event.dedup_key IS NULL THEN
+        event_id := klaxon.write_event(notify_event.type, notify_event.payload, notify_event.project, notify_event.occurred_at);
+        IF event_id IS NOT NULL THEN
+            RETURN event_id;
+        END IF;
+    END IF;
     IF notify_event.type IS NULL THEN
         RAISE EXCEPTION 'type is null' USING ERRCODE = '22004', HINT = 'Name one of the types in klaxon.event_type.';
     END IF;
+    event_id := klaxon.uuid_v7();
     INSERT INTO klaxon.event (id, type, payload, project, dedup_key, occurred_at)
     VALUES (event_id, notify_event.type, coalesce(notify_event.payload, '{}'), notify_event.project,
             notify_event.dedup_key, coalesce(notify_event.occurred_at, pg_catalog.now()));
@@ -30,6 +38,8 @@ BEGIN
     RETURN event_id;
 END
 $$;
+COMMENT ON FUNCTION klaxon.write_event(text, jsonb, text, timestamptz) IS
+    'Part of klaxon.notify_event(): emits an event without a statement, or returns null where there has to be one';
 COMMENT ON FUNCTION klaxon.notify_event(text, jsonb, text, text, timestamptz) IS
     'Emits an event in the current transaction; with a known dedup_key returns the first event''s id and does nothing';
 
@@ -201,7 +211,7 @@ $$;
 COMMENT ON FUNCTION klaxon.heartbeat(text, text, text, interval) IS
     'An agent is alive; silence for longer than its timeout becomes agent.offline, its return agent.online';
 
--- Called by the worker with every heartbeat of its own. An agent that is being written just then is
+-- Called by the worker about once a second. An agent that is being written just then is
 -- not silent: its row is skipped rather than waited for.
 CREATE FUNCTION klaxon.expire_agents() RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, klaxon, pg_temp AS $$
@@ -211,7 +221,7 @@ BEGIN
     -- Rights of the owner: the worker may not write agents.
     WITH silent AS (
         SELECT a.ctid AS place FROM klaxon.agent AS a
-        WHERE a.online AND a.last_seen_at + a.timeout < clock_timestamp()
+        WHERE a.online AND a.last_seen_at < clock_timestamp() - a.timeout
         FOR UPDATE SKIP LOCKED
     ), gone AS (
         UPDATE klaxon.agent AS a SET online = false FROM silent WHERE a.ctid = silent.place

@@ -51,10 +51,15 @@ COMMENT ON FUNCTION klaxon.last_checkpoint() IS 'The last checkpoint in the log,
 
 CREATE FUNCTION klaxon.checkpoint_is_due() RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, klaxon, pg_temp AS $$
-    SELECT coalesce(h.seq - c.seq >= 10000 OR h.seq > c.seq AND c.at < clock_timestamp() - interval '1 hour', false)
-    FROM (SELECT h.seq FROM klaxon.audit_head AS h ORDER BY h.seq DESC LIMIT 1) AS h, klaxon.last_checkpoint() AS c
+    SELECT coalesce(h.seq - c.seq >= 10000 OR h.seq > c.seq AND (
+            c.at < clock_timestamp() - interval '1 hour'
+            -- All of it is to go, and that goes as far as a checkpoint.
+            OR (SELECT d.attempted_at FROM klaxon.delivery AS d WHERE d.seq = h.seq) < h.prune_before
+        ), false)
+    FROM (SELECT h.seq, h.prune_before FROM klaxon.audit_head AS h ORDER BY h.seq DESC LIMIT 1) AS h, klaxon.last_checkpoint() AS c
 $$;
-COMMENT ON FUNCTION klaxon.checkpoint_is_due() IS 'Whether 10,000 rows or an hour with any row have passed since the last checkpoint';
+COMMENT ON FUNCTION klaxon.checkpoint_is_due() IS
+    'Whether 10,000 rows or an hour with any row have passed since the last checkpoint, or all rows since are to be removed';
 
 CREATE FUNCTION klaxon.journal_is_due() RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, klaxon, pg_temp AS $$
@@ -78,12 +83,13 @@ BEGIN
         RETURN;
     END IF;
     SELECT d.seq, d.mac INTO through, mac FROM klaxon.delivery AS d
-    WHERE d.kind = 'checkpoint' AND d.attempted_at < head.prune_before
-      AND d.seq > (SELECT min(f.seq) FROM klaxon.delivery AS f)
+    WHERE d.kind = 'checkpoint' AND d.seq > (SELECT min(f.seq) FROM klaxon.delivery AS f)
     ORDER BY d.seq LIMIT 1;
-    IF FOUND THEN
+    -- Rows are in the order of their times: the last one before it is the youngest that would go.
+    IF (SELECT d.attempted_at FROM klaxon.delivery AS d WHERE d.seq < remove_deliveries.through ORDER BY d.seq DESC LIMIT 1) < head.prune_before THEN
         DELETE FROM klaxon.delivery AS d WHERE d.seq <= remove_deliveries.through;
     ELSE
+        SELECT NULL, NULL INTO through, mac;
         UPDATE klaxon.audit_head AS h SET prune_before = NULL WHERE h.seq = head.seq;
     END IF;
 END

@@ -24,7 +24,7 @@ REVOKE ALL ON ALL ROUTINES IN SCHEMA klaxon FROM PUBLIC;
 
 GRANT EXECUTE ON FUNCTION klaxon.version(), klaxon.principal(), klaxon.uuid_v7(), klaxon.traceparent()
     TO klaxon_emitter, klaxon_user, klaxon_app, klaxon_admin, klaxon_worker;
-GRANT EXECUTE ON FUNCTION klaxon.notify_event(text, jsonb, text, text, timestamptz), klaxon.known_event(text, text, text)
+GRANT EXECUTE ON FUNCTION klaxon.notify_event(text, jsonb, text, text, timestamptz), klaxon.write_event(text, jsonb, text, timestamptz), klaxon.known_event(text, text, text)
     TO klaxon_emitter, klaxon_admin;
 GRANT EXECUTE ON FUNCTION klaxon.heartbeat(text, text, text, interval), klaxon.touch_agent(text, text, text, interval)
     TO klaxon_emitter, klaxon_admin;
@@ -32,7 +32,9 @@ GRANT EXECUTE ON FUNCTION klaxon.heartbeat(text, text, text, interval), klaxon.t
 GRANT EXECUTE ON FUNCTION klaxon.watch(regclass, text, text, text, text), klaxon.watch_runs(regclass, jsonb),
     klaxon.watch_tasks(regclass, jsonb), klaxon.watch_agents(regclass, jsonb), klaxon.unwatch(regclass)
     TO klaxon_emitter, klaxon_admin;
-GRANT EXECUTE ON FUNCTION klaxon.tick(), klaxon.tick_is_due(), klaxon.settle_cooldowns(bigint[], text[]), klaxon.digest_payload(uuid), klaxon.digest_data(jsonb),
+GRANT EXECUTE ON FUNCTION klaxon.tick_is_due(), klaxon.expire_agents(), klaxon.gather_digests(), klaxon.tidy_cooldowns(),
+    klaxon.polled_watchers(), klaxon.poll_watcher(bigint), klaxon.tidy_watchers(),
+    klaxon.settle_cooldowns(bigint[], text[]), klaxon.digest_payload(uuid, bigint), klaxon.digest_data(jsonb), klaxon.is_link(text),
     klaxon.last_checkpoint(), klaxon.checkpoint_is_due(), klaxon.journal_is_due(), klaxon.remove_deliveries()
     TO klaxon_worker;
 GRANT EXECUTE ON FUNCTION

@@ -32,21 +32,23 @@ BEGIN
     GET DIAGNOSTICS rows = ROW_COUNT;
     RETURN NEXT;
 
-    -- A chain may begin after its first row only where a sealed record says which MAC came before. Only
-    -- the worker has the key to write one: it removes rows and writes it, soon, up to a checkpoint.
-    what := 'delivery';
-    IF prune.deliveries IS NOT NULL THEN
-        UPDATE klaxon.audit_head AS h SET prune_before = now() - prune.deliveries;
-    END IF;
-    SELECT coalesce(max(c.seq) - min(f.seq) + 1, 0) INTO rows
-    FROM (SELECT min(d.seq) AS seq FROM klaxon.delivery AS d) AS f
-    JOIN klaxon.delivery AS c ON c.kind = 'checkpoint' AND c.attempted_at < now() - prune.deliveries AND c.seq > f.seq;
-    RETURN NEXT;
-
     what := 'inbox';
     DELETE FROM klaxon.inbox AS i WHERE i.created_at < now() - prune.inbox;
     GET DIAGNOSTICS rows = ROW_COUNT;
     RETURN NEXT;
+
+    -- A chain may begin after its first row only where a sealed record says which MAC came before. Only
+    -- the worker has the key to write one: it removes rows and writes it, soon, up to a checkpoint.
+    what := 'delivery';
+    -- Where all of it is older, to a checkpoint that it writes first.
+    SELECT coalesce(max(c.seq) - min(f.seq) + 1, 0) INTO rows
+    FROM (SELECT min(d.seq) AS seq, max(d.seq) AS last FROM klaxon.delivery AS d) AS f
+    JOIN klaxon.delivery AS c ON (c.kind = 'checkpoint' OR c.seq = f.last) AND c.attempted_at < now() - prune.deliveries AND c.seq > f.seq;
+    RETURN NEXT;
+    -- Last: whoever settles waits for the end of the log until this commits.
+    IF prune.deliveries IS NOT NULL THEN
+        UPDATE klaxon.audit_head AS h SET prune_before = now() - prune.deliveries;
+    END IF;
 END
 $$;
 COMMENT ON FUNCTION klaxon.prune(interval, interval, interval) IS

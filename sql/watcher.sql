@@ -184,7 +184,9 @@ BEGIN
     ORDER BY a.project, a.agent_id FOR UPDATE OF a;
     WITH seen AS (
         SELECT DISTINCT ON (u.project, u.payload ->> 'agent_id') u.project, u.payload ->> 'agent_id' AS agent_id, u.payload ->> 'agent_name' AS name,
-               make_interval(secs => (u.payload ->> 'timeout')::double precision) AS timeout, (u.payload ->> 'last_seen_at')::timestamptz AS last_seen_at
+               make_interval(secs => (u.payload ->> 'timeout')::double precision) AS timeout,
+               -- Nobody has been seen in the future, whatever clock the writer goes by.
+               least((u.payload ->> 'last_seen_at')::timestamptz, clock_timestamp()) AS last_seen_at
         FROM unnest(projects, payloads::jsonb[]) AS u (project, payload)
         ORDER BY u.project, u.payload ->> 'agent_id', (u.payload ->> 'last_seen_at')::timestamptz DESC
     ), before AS (
@@ -196,7 +198,7 @@ BEGIN
         ON CONFLICT ON CONSTRAINT agent_key DO UPDATE
         SET name = coalesce(EXCLUDED.name, a.name), timeout = EXCLUDED.timeout, last_seen_at = greatest(a.last_seen_at, EXCLUDED.last_seen_at),
             -- What was written late of a silent agent does not bring it back.
-            online = a.online OR EXCLUDED.last_seen_at + EXCLUDED.timeout > clock_timestamp()
+            online = a.online OR EXCLUDED.last_seen_at > clock_timestamp() - EXCLUDED.timeout
         RETURNING a.project, a.agent_id, a.name, a.online
     )
     INSERT INTO klaxon.event (type, project, payload, emitted_by)
@@ -207,26 +209,33 @@ END
 $$;
 COMMENT ON FUNCTION klaxon.touch_watched_agents(text, text[], text[]) IS 'Heartbeats of the agents of a watched table';
 
--- Tasks that became slow while they run; watchers of tables that are gone; errors of last week.
-CREATE FUNCTION klaxon.tick_watchers() RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, klaxon, pg_temp
-SET enable_seqscan = on SET enable_hashjoin = on SET enable_mergejoin = on SET plan_cache_mode = auto AS $$
-DECLARE
-    found record;
-BEGIN
-    FOR found IN SELECT w.id FROM klaxon.watcher AS w WHERE w.tick_query IS NOT NULL AND EXISTS (SELECT FROM pg_class AS c WHERE c.oid = w.target) LOOP
-        PERFORM klaxon.poll_watcher(found.id);
-    END LOOP;
-    IF extract(second FROM clock_timestamp()) < 1 THEN
-        DELETE FROM klaxon.watcher AS w WHERE NOT EXISTS (SELECT FROM pg_class AS c WHERE c.oid = w.target);
-        DELETE FROM klaxon.watcher_error AS e WHERE e.failed_at < now() - interval '7 days';
-    END IF;
-END
+-- Tasks that became slow while they run. The worker looks at one table at a time, each in a transaction of its own.
+CREATE FUNCTION klaxon.polled_watchers(OUT id bigint, OUT target text) RETURNS SETOF record
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, klaxon, pg_temp AS $$
+    -- Rights of the owner: the worker does not read what others watch their tables with.
+    SELECT w.id, w.target::text FROM klaxon.watcher AS w
+    WHERE w.tick_query IS NOT NULL AND EXISTS (SELECT FROM pg_class AS c WHERE c.oid = w.target)
 $$;
-COMMENT ON FUNCTION klaxon.tick_watchers() IS 'The clock of watched tables: tasks that are slow while they run';
+COMMENT ON FUNCTION klaxon.polled_watchers() IS 'The watchers that have a clock query, and their tables';
+
+CREATE FUNCTION klaxon.tick_watchers() RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, klaxon, pg_temp AS $$
+    SELECT klaxon.poll_watcher(w.id) FROM klaxon.polled_watchers() AS w
+$$;
+COMMENT ON FUNCTION klaxon.tick_watchers() IS 'The clock of watched tables, all at once: tasks that are slow while they run';
+
+-- Watchers of tables that are gone; errors of last week.
+CREATE FUNCTION klaxon.tidy_watchers() RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, klaxon, pg_temp AS $$
+    -- Rights of the owner: the worker may not write watchers.
+    DELETE FROM klaxon.watcher AS w WHERE NOT EXISTS (SELECT FROM pg_class AS c WHERE c.oid = w.target);
+    DELETE FROM klaxon.watcher_error AS e WHERE e.failed_at < now() - interval '7 days';
+$$;
+COMMENT ON FUNCTION klaxon.tidy_watchers() IS 'Forgets watchers of tables that are gone, and errors that are a week old';
 
 COMMENT ON FUNCTION klaxon.watched() IS 'Trigger: a watched table''s rows become events';
-COMMENT ON FUNCTION klaxon.poll_watcher(bigint) IS 'Emits what a watcher''s clock query finds';
+ALTER FUNCTION klaxon.poll_watcher(bigint) SECURITY DEFINER SET search_path = pg_catalog, klaxon, pg_temp;
+COMMENT ON FUNCTION klaxon.poll_watcher(bigint) IS 'Emits what a watcher''s clock query finds; returns the SQLSTATE of what it raised, which is then in klaxon.watcher_error';
 COMMENT ON FUNCTION klaxon.watch(regclass, text, text, text, text) IS
     'Events from any table: condition, payload and project are SQL expressions over NEW and OLD, evaluated with the caller''s rights and pg_catalog as search_path; returns the watcher''s id';
 COMMENT ON FUNCTION klaxon.watch_runs(regclass, jsonb) IS 'run.*, flakiness.spike, perf.regression and cluster.new from a table of test runs; returns the watcher''s id';

@@ -1,22 +1,25 @@
 //! What the log adds to settling: the same deliveries, settled by the worker's own statements, with the append
 //! and without it.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use klaxon_model::audit::{Key, Record, Tag};
+use klaxon_tests::cluster::Cluster;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Statement};
 use uuid::Uuid;
 
 use crate::emit::insert;
 use crate::plan::Plan;
-use crate::report::Report;
+use crate::report::{Report, median};
 use crate::stage::{Stage, preloaded};
 use crate::usage;
 
 /// Deliveries of a transaction, as many as the worker settles in one.
 const BATCH: usize = 500;
+/// Batches of which the time is taken for which they hold the end of the log.
+const HOLDS: usize = 40;
 /// Microseconds from the Unix epoch to 2000-01-01.
 const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
 
@@ -90,6 +93,22 @@ pub async fn measure(plan: Plan, report: &mut Report) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Seconds for which a delivery of a full batch holds the end of the log, its part of the COMMIT included.
+pub async fn held(cluster: &Cluster) -> anyhow::Result<f64> {
+    let stage = Stage::set(cluster).await?;
+    stage.webhook("a", "run.failed").await?;
+    stage.client.batch_execute(PLAIN_LOG).await?;
+    let settler = Settler::new(&stage).await?;
+    insert(&stage.client, "klaxon.event", "run.failed", (BATCH * HOLDS).try_into()?).await?;
+    stage.client.batch_execute("ANALYZE; CHECKPOINT").await?;
+    let mut seconds = Vec::new();
+    for _ in 0..HOLDS {
+        let pending = settler.pending().await?;
+        seconds.push(settler.settle(&pending, Log::Chained).await?.as_secs_f64() / BATCH as f64);
+    }
+    Ok(median(&seconds))
+}
+
 /// A delivery as it was read.
 struct Pending {
     ids: Vec<Uuid>,
@@ -142,17 +161,19 @@ impl<'s> Settler<'s> {
         })
     }
 
-    async fn settle(&self, pending: &Pending, log: Log) -> anyhow::Result<()> {
+    /// Settles them; how long the end of the log was held.
+    async fn settle(&self, pending: &Pending, log: Log) -> anyhow::Result<Duration> {
         self.client.batch_execute("BEGIN").await?;
         let settled = self
             .client
             .query(&self.sent, &[&pending.ids, &pending.channels, &pending.due, &pending.attempts])
             .await?;
+        let begin = Instant::now();
         anyhow::ensure!(settled.len() == BATCH + 1, "{} were settled", settled.len());
         let head = settled.iter().find(|row| row.get::<_, Option<Uuid>>("id").is_none()).context("a head")?;
         self.log(pending, log, head).await?;
         self.client.batch_execute("COMMIT").await?;
-        Ok(())
+        Ok(begin.elapsed())
     }
 
     async fn log(&self, pending: &Pending, log: Log, head: &tokio_postgres::Row) -> anyhow::Result<()> {

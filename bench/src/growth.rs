@@ -83,8 +83,11 @@ async fn waiting(plan: Plan, report: &mut Report) -> anyhow::Result<Curve> {
         pile_up(&stage, dead, there + 1, size).await?;
         there = size;
         // Anew: what it had in memory is not to be what it would have found.
-        let _worker = stage.worker(&[]).await;
+        let mut worker = stage.worker(&[]).await;
         look(&stage, plan, size, "rows", &mut curve, report).await?;
+        // It settles what it sent last: what is not settled the next one would send again.
+        worker.signal("TERM");
+        worker.wait().await;
     }
     Ok(curve)
 }

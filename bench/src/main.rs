@@ -17,6 +17,7 @@ mod kinds;
 mod latency;
 mod machine;
 mod mail_sink;
+mod model;
 mod peer;
 mod plan;
 mod plot;

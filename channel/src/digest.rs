@@ -1,7 +1,7 @@
 //! A digest in words: how many of what, and the newest of them.
 
 use crate::title::title;
-use klaxon_model::payload::RawPayload;
+use klaxon_model::payload::{Payload as _, RawPayload};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -63,6 +63,27 @@ pub struct Digest {
     pub entries: Vec<Entry>,
 }
 
+/// Characters of a task or run.
+const NAME: usize = 60;
+
+/// What heads the event's own message; and the task or run, which that says beside its heading.
+fn line(event_type: &str, project: Option<&str>, payload: &RawPayload<'_>) -> String {
+    let heading = title(event_type, project, payload);
+    let named =
+        [("task_name", "task"), ("task_id", "task"), ("run_id", "run")].iter().find_map(|(field, word)| {
+            let name = one_line(&payload.text(field)?, NAME);
+            (!name.is_empty()).then_some((word, name))
+        });
+    let Some((word, name)) = named else { return one_line(&heading, EXCERPT) };
+    let subject =
+        |part: &str| part.strip_prefix(&name).is_some_and(|rest| rest.is_empty() || rest.starts_with(", "));
+    if heading.split(": ").any(subject) {
+        return one_line(&heading, EXCERPT);
+    }
+    let named = format!(", {word} {name}");
+    one_line(&heading, EXCERPT - named.chars().count()) + &named
+}
+
 impl Digest {
     /// Reads a digest's payload. What does not read as one counts no event.
     pub fn read(payload: &RawValue, project: Option<&Project>) -> Self {
@@ -96,10 +117,7 @@ impl Digest {
             .map(|event| {
                 let payload = RawPayload::new(event.data.get());
                 Entry {
-                    title: one_line(
-                        &title(&event.r#type, name(&event.project).as_deref(), &payload),
-                        EXCERPT,
-                    ),
+                    title: line(&event.r#type, name(&event.project).as_deref(), &payload),
                     link: event.url.as_deref().and_then(link).map(String::from),
                 }
             })

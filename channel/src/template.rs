@@ -6,14 +6,14 @@
 use std::io::{self, Write};
 
 use klaxon_model::event_type::Severity;
-use minijinja::{AutoEscape, Environment, UndefinedBehavior};
+use minijinja::{Environment, Template as Compiled};
 use serde_json::{Value, json};
 
 use crate::config::Template;
 use crate::message::Message;
 
-/// Steps a template may take: some thousand loops over a payload.
-const FUEL: u64 = 100_000;
+mod bounds;
+
 /// Bytes it may write.
 const OUTPUT: usize = 16 * 1024;
 
@@ -37,8 +37,9 @@ pub fn check(source: &str) -> Result<(), String> {
         let detail = error.detail().map(|detail| format!(": {detail}")).unwrap_or_default();
         format!("line {}: {}{detail}", error.line().unwrap_or(1), error.kind())
     };
-    let environment = environment();
+    let environment = bounds::environment(0);
     let template = environment.template_from_str(source).map_err(described)?;
+    bounds::objection(&template).map_or(Ok(()), Err)?;
     match template.render_captured_to(minijinja::Value::UNDEFINED, Bounded(Vec::new())) {
         Err(error)
             if matches!(
@@ -57,8 +58,8 @@ pub fn check(source: &str) -> Result<(), String> {
 /// What does not render is left out, with the reason in the log: the message is then said as it would
 /// be without a template.
 pub fn words(template: &Template, message: &Message<'_>) -> Words {
-    let environment = environment();
     let delivery = message.delivery;
+    let environment = bounds::environment(delivery.payload.get().len());
     let project = delivery.project.as_deref();
     // A number of 25 digits is shown as its nearest double here; the webhook's body has it whole.
     let data: Value = serde_json::from_str(delivery.payload.get()).unwrap_or_default();
@@ -76,8 +77,7 @@ pub fn words(template: &Template, message: &Message<'_>) -> Words {
     let render = |part: &str, source: &Option<String>| {
         let source = source.as_deref()?;
         let mut output = Bounded(Vec::new());
-        let rendered = environment
-            .template_from_str(source)
+        let rendered = compiled(&environment, source)
             .and_then(|template| template.render_captured_to(context.clone(), &mut output));
         match rendered {
             Ok(_) => {
@@ -94,15 +94,16 @@ pub fn words(template: &Template, message: &Message<'_>) -> Words {
     Words { title: render("title", &template.title), body: render("body", &template.body) }
 }
 
-/// In which a template runs out of steps before it runs long, and reads no file.
-fn environment() -> Environment<'static> {
-    let mut environment = Environment::new();
-    environment.set_fuel(Some(FUEL));
-    environment.set_recursion_limit(50);
-    environment.set_undefined_behavior(UndefinedBehavior::Lenient);
-    // Each kind escapes what it sends, as it does any other text.
-    environment.set_auto_escape_callback(|_| AutoEscape::None);
-    environment
+/// A template that is stored, which may be from before what is refused now.
+fn compiled<'a>(
+    environment: &'a Environment<'_>,
+    source: &'a str,
+) -> Result<Compiled<'a, 'a>, minijinja::Error> {
+    let template = environment.template_from_str(source)?;
+    match bounds::objection(&template) {
+        None => Ok(template),
+        Some(objection) => Err(minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, objection)),
+    }
 }
 
 /// Takes so many bytes and no more.
@@ -168,5 +169,66 @@ mod tests {
             let said = rendered("kept", source, &delivery);
             assert_eq!((said.title.as_deref(), said.body), (Some("kept"), None), "{source}");
         }
+    }
+
+    #[test]
+    fn what_would_grow_without_a_step_for_it_is_refused() {
+        let body = r#"{"x": [0, 0], "rows": [{"a": 1}]}"#;
+        let growing = "{% set x = data.x %}".to_owned()
+            + &"{% set x = [x, x] %}".repeat(60)
+            + "{{ x | string | length }}";
+        let adding = format!("{{{{ (data.x{}) | length }}}}", " + data.x".repeat(17));
+        for (source, why) in [
+            (growing.as_str(), "line 1: no value is named by set or with, but text between set and endset"),
+            (
+                "{% with x = data.x + data.x %}{{ x }}{% endwith %}",
+                "line 1: no value is named by set or with, but text between set and endset",
+            ),
+            (
+                "\n{% for x in [data.x, data.x] %}{{ x }}{% endfor %}",
+                "line 2: lists and maps are of constants only",
+            ),
+            (
+                "{% for x in (data.x, data.x) %}{{ x }}{% endfor %}",
+                "line 1: lists and maps are of constants only",
+            ),
+            ("{{ {'a': data.x, 'b': data.x} }}", "line 1: lists and maps are of constants only"),
+            ("{{ data.x | map('default', data.x, true) }}", "line 1: map takes a filter or an attribute"),
+            (
+                "{{ data.x | map(attribute='b', default=data.x) }}",
+                "line 1: map takes a filter or an attribute",
+            ),
+            (adding.as_str(), "line 1: there are more than 16 sums and products"),
+            ("{{ dict(a=1, b=2) }}", "line 1: unknown function: dict is unknown"),
+            ("{{ namespace(a=1) }}", "line 1: unknown function: namespace is unknown"),
+            ("{{ [1] | zip([2]) }}", "line 1: unknown filter: filter zip is unknown"),
+            ("{{ [1] | batch(2, fill_with=3) }}", "line 1: unknown filter: filter batch is unknown"),
+        ] {
+            assert_eq!(check(source), Err(why.to_owned()), "{source}");
+            let said = rendered("kept", source, &delivery("task.failed", body));
+            assert_eq!((said.title.as_deref(), said.body), (Some("kept"), None), "{source}");
+        }
+        for (source, expected) in [
+            ("{% if type in ['task.failed', 'run.failed'] %}yes{% endif %}", "yes"),
+            ("{% set text %}{{ data.rows | length }}{% endset %}{{ text }}", "1"),
+            ("{% for row in data.rows if row.a == 1 %}{{ row.a + 1 }}{% endfor %}", "2"),
+            ("{% for key, value in data | dictsort %}{{ key }} {% endfor %}", "rows x"),
+            ("{{ data.rows | map(attribute='a') | join(', ') }}{{ data.x | map('abs') | sum }}", "10"),
+        ] {
+            assert_eq!(check(source), Ok(()), "{source}");
+            let said = rendered("kept", source, &delivery("task.failed", body));
+            assert_eq!(said.body.as_deref(), Some(expected), "{source}");
+        }
+    }
+
+    /// The larger the payload, the longer a step may take, and the fewer there are.
+    #[test]
+    fn a_large_payload_has_fewer_steps() {
+        let source = "{% for n in range(300) %}{{ n }}{% endfor %}";
+        let of = |bytes: usize| {
+            rendered("kept", source, &delivery("task.failed", &json!({"x": "x".repeat(bytes)}).to_string()))
+        };
+        assert!(of(0).body.is_some());
+        assert_eq!(of(1 << 18).body, None);
     }
 }

@@ -144,6 +144,28 @@ fn a_webhook_is_told_of_a_digest_what_the_interface_says() {
     assert_eq!(body["data"], json!({"count": 21, "held_back": 2, "events": payload["events"]}));
 }
 
+#[test]
+#[rustfmt::skip]
+fn a_line_of_a_digest_names_the_run_or_task() {
+    for (event_type, data, line) in [
+        ("run.failed", json!({"run_id": 3}), "Test run failed: Billing, run 3"),
+        ("run.failed", json!({"run_id": 3, "failed_tests": 3, "branch": "main"}), "Test run failed: Billing (main), 3 tests, run 3"),
+        ("run.failed", json!({"title": "Nightly is red", "run_id": "r7"}), "Nightly is red, run r7"),
+        ("task.failed", json!({"task_name": "mail.send", "run_id": "r7", "exception": "x"}), "Task failed: mail.send, x"),
+        ("task.failed", json!({"title": "No mail", "task_id": "9f1c"}), "No mail, task 9f1c"),
+        ("order.paid", json!({}), "order.paid: Billing"),
+    ] {
+        let payload = json!({"count": 1, "events": [{"type": event_type, "project": "billing", "url": null, "data": data}]});
+        let delivery = Delivery { event_id: None, ..delivery(DIGEST, &payload.to_string()) };
+        let digest = crate::digest::Digest::read(&delivery.payload, delivery.project.as_deref());
+        assert_eq!(digest.entries[0].title, line);
+    }
+    let long = json!({"count": 1, "events": [{"type": "run.failed", "data": {"title": "x".repeat(300), "run_id": "r7"}}]});
+    let long = delivery(DIGEST, &long.to_string());
+    let title = &crate::digest::Digest::read(&long.payload, None).entries[0].title;
+    assert!(title.ends_with("…, run r7") && title.chars().count() <= 200, "{title}");
+}
+
 fn mail(payload: &str) -> String {
     let channel = channel(
         Kind::Email,

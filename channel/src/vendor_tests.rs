@@ -60,6 +60,11 @@ fn discord_pings_nobody_and_fits() {
         &delivery("task.failed", r#"{"task_name": "@everyone **b** <@1>", "exception": "x"}"#),
     );
     assert_eq!(post.url.as_str(), "https://discord.com/api/webhooks/1/x/slack");
+    for url in ["https://discord.com/api/webhooks/1/x/slack", "https://discord.com/api/webhooks/1/x/slack/"] {
+        let whole = self::channel(Kind::Discord, json!({"webhook_url": url}));
+        let (post, _) = posted(&whole, &delivery("task.failed", "{}"));
+        assert_eq!(post.url.as_str(), "https://discord.com/api/webhooks/1/x/slack", "as it was copied");
+    }
     let text = body["text"].as_str().unwrap();
     assert!(text.ends_with("https://ci.example.com/billing"), "{text}");
     let url = r#"{"url": "https://ci.example.com/@everyone"}"#;

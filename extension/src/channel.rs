@@ -236,6 +236,12 @@ pub fn is_channel_kind(kind: &str) -> bool {
     kind.parse::<Kind>().is_ok()
 }
 
+/// Whether messages carry a text as a link.
+#[pg_extern(immutable, strict, parallel_safe)]
+pub fn is_link(text: &str) -> bool {
+    klaxon_channel::text::link(text).is_some()
+}
+
 /// What the column `config` may hold, triggers off or not.
 #[pg_extern(immutable, strict, parallel_safe)]
 pub fn holds_no_secret(config: JsonbText) -> bool {

@@ -1,4 +1,5 @@
-//! A bound on what one call into Postgres may take: its own timer, and a catch for the error.
+//! A bound on the time of the processor that one call into Postgres may take: its own timer, and a catch for the error.
+//! A machine that has other things to do does not make a call long.
 //!
 //! For pure functions only: what is caught here left no lock, buffer or row behind, so that no
 //! subtransaction is needed to clean up after it.
@@ -18,13 +19,17 @@ const ANY_USER_TIMEOUT: c_int = 16;
 unsafe extern "C-unwind" {
     // From utils/timeout.h, which pgrx does not bind.
     fn RegisterTimeout(id: c_int, handler: unsafe extern "C-unwind" fn()) -> c_int;
-    fn enable_timeout_after(id: c_int, delay_ms: c_int);
+    fn enable_timeout_every(id: c_int, first_at: pg_sys::TimestampTz, delay_ms: c_int);
     fn disable_timeout(id: c_int, keep_indicator: bool);
 }
 
 thread_local! {
     static TIMEOUT: Cell<Option<c_int>> = const { Cell::new(None) };
     static EXPIRED: Cell<bool> = const { Cell::new(false) };
+    /// What the processor had spent on this backend when the timer first went off, in nanoseconds.
+    static SPENT: Cell<Option<i64>> = const { Cell::new(None) };
+    /// What a call may take, in milliseconds.
+    static BOUND: Cell<c_int> = const { Cell::new(0) };
 }
 
 /// Why a call gave nothing.
@@ -36,8 +41,9 @@ pub enum Failure {
     Raised(String),
 }
 
-/// Calls a pure function of Postgres', for at most `milliseconds`. An error of it is a result here;
-/// a cancel or a shutdown that somebody else asked for goes on.
+/// Calls a pure function of Postgres', for `milliseconds` of the processor's time or up to twice as many: it is looked at
+/// as often as that passes by the clock. An error of it is a result here; a cancel or a shutdown that somebody else asked
+/// for goes on.
 ///
 /// # Errors
 /// It took too long or raised an error.
@@ -72,12 +78,15 @@ impl Timer {
     #[allow(unsafe_code)]
     fn start(milliseconds: c_int) -> Self {
         EXPIRED.set(false);
+        SPENT.set(None);
+        BOUND.set(milliseconds);
         // SAFETY: registered once a backend; the handler does what Postgres' own timeout handlers
         // do. Enabling is allowed anywhere outside a signal handler.
         unsafe {
             let id = TIMEOUT.get().unwrap_or_else(|| RegisterTimeout(ANY_USER_TIMEOUT, expire));
             TIMEOUT.set(Some(id));
-            enable_timeout_after(id, milliseconds);
+            let first_at = pg_sys::GetCurrentTimestamp() + i64::from(milliseconds) * 1000;
+            enable_timeout_every(id, first_at, milliseconds);
             Self { id }
         }
     }
@@ -99,9 +108,15 @@ impl Timer {
     }
 }
 
-/// Runs inside a signal handler: sets flags that the call looks at, and nothing else.
+/// Runs inside a signal handler, each time the bound has passed by the clock: looks at the processor's, which may be done
+/// there, sets flags that the call looks at, and nothing else.
 #[allow(unsafe_code)]
 unsafe extern "C-unwind" fn expire() {
+    let now = spent();
+    let Some(before) = SPENT.get() else { return SPENT.set(Some(now)) };
+    if now - before < i64::from(BOUND.get()) * 1_000_000 {
+        return;
+    }
     // A cancel that somebody else asked for is theirs.
     // SAFETY: the flags are sig_atomic_t, made to be written here.
     unsafe {
@@ -111,4 +126,13 @@ unsafe extern "C-unwind" fn expire() {
             pg_sys::InterruptPending = 1;
         }
     }
+}
+
+/// What the processor has spent on this backend, in nanoseconds.
+#[allow(unsafe_code)]
+fn spent() -> i64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: writes the time into its argument; a signal handler may call it.
+    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
+    time.tv_sec * 1_000_000_000 + time.tv_nsec
 }

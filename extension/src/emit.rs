@@ -15,7 +15,9 @@ use crate::setting::MAX_PAYLOAD_BYTES;
 use crate::transition::{self, Event};
 use crate::wakeup::{self, Signal};
 
+pub mod direct;
 mod outbox;
+mod table;
 pub mod write;
 use outbox::{Delivery, Outbox};
 use write::{Batch, Note};
@@ -138,7 +140,7 @@ impl Pass {
             return;
         }
         let cooldown_task = (subscription.cooldown_us > 0 && !subscription.digest).then_some(task);
-        for target in subscription.targets.iter().filter(|target| target.obstacle.is_none()) {
+        for target in subscription.reachable() {
             let delivery = Delivery {
                 event: event.id,
                 kind: event.kind,

@@ -9,8 +9,20 @@ use crate::failure;
 use crate::identity::{as_owner, is_admin, principal};
 use crate::jsonb::{JsonbPayload, JsonbText};
 use crate::matcher::{self, Candidate, Refusal, Subscription};
+use crate::snapshot;
 
 type Row = (i64, Option<String>, Option<String>, String, String);
+
+/// Subscriptions that the matcher of a type and project has no business with.
+const OTHERS: &str = "
+    SELECT s.id, s.owner, c.name,
+           CASE WHEN s.project IS DISTINCT FROM $3 AND s.project IS NOT NULL THEN pg_catalog.format('listens to project %s', s.project)
+                ELSE pg_catalog.format('listens to %s', pg_catalog.array_to_string(s.events, ', ')) END
+    FROM klaxon.subscription AS s
+    LEFT JOIN klaxon.subscription_channel AS u ON u.subscription_id OPERATOR(pg_catalog.=) s.id
+    LEFT JOIN klaxon.channel AS c ON c.id OPERATOR(pg_catalog.=) u.channel_id
+    WHERE s.id OPERATOR(pg_catalog.<>) ALL ($1) AND ($2 IS NULL OR s.owner OPERATOR(pg_catalog.=) $2)
+    ORDER BY c.id";
 
 /// A row per subscription and channel: `match`, or `no` and the first reason against it.
 // Written out: pgrx would call the argument `r#type`.
@@ -51,8 +63,9 @@ pub fn explain_event(
         (pg_sys::GetCurrentTimestamp(), JsonbPayload::new(datum))
     };
     let candidate = Candidate { kind, now };
-    let mut rows: Vec<Row> = Vec::new();
+    let (mut rows, mut ids): (Vec<Row>, Vec<i64>) = Default::default();
     for (subscription, judged) in matcher.explain(&candidate, &payload) {
+        ids.push(subscription.id);
         if visible_to.is_some() && subscription.owner != visible_to {
             continue;
         }
@@ -74,7 +87,26 @@ pub fn explain_event(
             rows.push(row(None, (!subscription.in_app).then_some("no channel")));
         }
     }
+    rows.extend(as_owner(|| others(ids, visible_to, project)));
+    rows.sort_by_key(|row| row.0);
     TableIterator::new(rows)
+}
+
+/// A row for each channel of the subscriptions that are none of `ids`.
+fn others(ids: Vec<i64>, visible_to: Option<String>, project: Option<&str>) -> Vec<Row> {
+    snapshot::latest(|| {
+        Spi::connect(|client| {
+            client
+                .select(OTHERS, None, &[ids.into(), visible_to.into(), project.into()])?
+                .map(|row| {
+                    let id = row.get::<i64>(1)?.unwrap_or_default();
+                    let reason = row.get::<String>(4)?.unwrap_or_default();
+                    Ok((id, row.get(2)?, row.get(3)?, "no".to_owned(), reason))
+                })
+                .collect::<spi::Result<Vec<Row>>>()
+        })
+    })
+    .unwrap_or_else(|error| failure::internal(&error))
 }
 
 fn reason(refusal: Refusal) -> String {

@@ -1,6 +1,7 @@
 //! The filter `where`: a jsonpath predicate, parsed and evaluated by Postgres, under a bound.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::ffi::{CStr, CString};
 use std::panic::AssertUnwindSafe;
 
@@ -9,16 +10,25 @@ use pgrx::prelude::*;
 
 use crate::deadline::{Failure, within};
 
-/// What parsing or evaluating a path may take, in milliseconds: far more than an honest one needs
-/// on a loaded machine, and what one that does not end costs a backend once.
-const BOUND_MS: i32 = 1000;
+/// What parsing or evaluating a path may take, in milliseconds of the processor's: far more than an honest one needs.
+const BOUND_MS: i32 = 100;
+/// How often a path may take longer before this session does not try it again.
+const STRIKES: u32 = 3;
+/// Paths of which it is known how often they took longer; all are forgotten when there are more.
+const STRUCK: usize = 1_000;
+
+thread_local! {
+    /// By the path, so that it is still known when a subscription was written again.
+    static STRIKES_BY_PATH: RefCell<HashMap<String, u32>> = RefCell::default();
+}
 
 /// A parsed jsonpath that outlives the transaction.
 pub struct Predicate {
     path: pg_sys::Datum,
     memory: PgMemoryContexts,
-    /// It did not end once: it is not tried again before the configuration changes.
-    endless: Cell<bool>,
+    /// As it was written.
+    text: String,
+    strikes: Cell<u32>,
 }
 
 /// What evaluating a predicate gave.
@@ -36,18 +46,20 @@ impl Predicate {
     /// # Errors
     /// What Postgres says is wrong with it, or that it names a variable: there are none.
     pub fn parse(path: &str) -> Result<Self, String> {
-        let text = CString::new(path).map_err(|_| "it contains a NUL".to_owned())?;
+        let text = path.to_owned();
+        let path = CString::new(path).map_err(|_| "it contains a NUL".to_owned())?;
         // A child of the top context: the path outlives the statement that compiled it.
         let mut memory = top_context();
-        let parsed = within(BOUND_MS, AssertUnwindSafe(|| parse_in(&mut memory, &text)));
-        let path = parsed.map_err(|failure| match failure {
+        let parsed = within(BOUND_MS, AssertUnwindSafe(|| parse_in(&mut memory, &path)));
+        let parsed = parsed.map_err(|failure| match failure {
             Failure::Raised(message) => message,
             Failure::Expired => "it takes too long".to_owned(),
         })?;
-        if let Some(name) = variable(&printed(path)) {
+        if let Some(name) = variable(&printed(parsed)) {
             return Err(format!("there is no variable ${name}"));
         }
-        Ok(Self { path, memory, endless: Cell::new(false) })
+        let strikes = STRIKES_BY_PATH.with_borrow(|strikes| strikes.get(text.as_str()).copied());
+        Ok(Self { path: parsed, memory, text, strikes: Cell::new(strikes.unwrap_or_default()) })
     }
 
     /// Evaluates the path on a jsonb datum, as the operator `@@` does; what that still raises (for
@@ -55,7 +67,7 @@ impl Predicate {
     #[allow(unsafe_code)]
     pub fn holds(&self, payload: pg_sys::Datum) -> Truth {
         debug_assert!(!self.memory.value().is_null());
-        if self.endless.get() {
+        if self.strikes.get() >= STRIKES {
             return Truth::Unknown;
         }
         let path = self.path;
@@ -69,10 +81,20 @@ impl Predicate {
             Ok(Some(false)) => Truth::False,
             Ok(None) | Err(Failure::Raised(_)) => Truth::Unknown,
             Err(Failure::Expired) => {
-                self.endless.set(true);
+                self.strike();
                 Truth::Unknown
             }
         }
+    }
+
+    fn strike(&self) {
+        self.strikes.set(self.strikes.get() + 1);
+        STRIKES_BY_PATH.with_borrow_mut(|strikes| {
+            if strikes.len() >= STRUCK {
+                strikes.clear();
+            }
+            strikes.insert(self.text.clone(), self.strikes.get());
+        });
     }
 }
 

@@ -6,6 +6,7 @@
 //! | [`explain`] | who would hear of an event, and why not |
 //! | [`redeliver`] | dead letters and past events, once more |
 //! | [`matcher`] | the subscriptions of one event type and project, compiled, per backend |
+//! | [`condition`] | what their filters say, compiled |
 //! | [`relcache`] | the invalidation that drops them |
 //! | [`schema`] | whether the library goes with the schema |
 //! | [`snapshot`] | the snapshot the matchers are read under |
@@ -15,6 +16,7 @@
 //! | [`jsonb`] | `jsonb`, read where it lies |
 //! | [`channel`] | masking and sealing of channels' secrets |
 //! | [`subscription`] | validation of what subscriptions say |
+//! | [`digest`] | time zones that the server knows |
 //! | [`deadline`] | a timer around one call into Postgres |
 //! | [`watch`] | the trigger on watched tables, and what sets it up |
 //! | [`subtransaction`] | errors that are caught, and undone |
@@ -28,7 +30,9 @@
 use pgrx::prelude::*;
 
 mod channel;
+mod condition;
 mod deadline;
+mod digest;
 mod emit;
 mod explain;
 mod failure;
@@ -97,11 +101,19 @@ extension_sql_file!(
         subscription::check_subscription
     ]
 );
-extension_sql_file!("../../sql/emit.sql", name = "emit", requires = ["trigger", channel::check_public_key]);
+extension_sql_file!(
+    "../../sql/emit.sql",
+    name = "emit",
+    requires = ["trigger", channel::check_public_key, emit::direct::write_event]
+);
 extension_sql_file!("../../sql/membership.sql", name = "membership", requires = ["emit"]);
 extension_sql_file!("../../sql/scope.sql", name = "scope", requires = ["membership"]);
 extension_sql_file!("../../sql/cooldown.sql", name = "cooldown", requires = ["scope"]);
-extension_sql_file!("../../sql/digest.sql", name = "digest", requires = ["cooldown"]);
+extension_sql_file!(
+    "../../sql/digest.sql",
+    name = "digest",
+    requires = ["cooldown", digest::known_timezone, channel::is_link]
+);
 extension_sql_file!("../../sql/tick.sql", name = "tick", requires = ["digest"]);
 extension_sql_file!("../../sql/status.sql", name = "status", requires = ["tick", identity::version]);
 extension_sql_file!("../../sql/retention.sql", name = "retention", requires = ["status"]);

@@ -8,22 +8,34 @@ use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
-use klaxon_model::filter::{Event, Filters};
+use klaxon_model::filter::Event;
 use klaxon_model::glob::{Glob, GlobSet};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::prelude::*;
 use pgrx::spi::OwnedPreparedStatement;
 
+use crate::condition::Condition;
 use crate::failure;
 use crate::jsonb::JsonbPayload;
-use crate::jsonpath::{Predicate, Truth};
+use crate::jsonpath::Truth;
 use crate::relcache;
 use crate::schema;
 use crate::snapshot;
 
-/// Matchers a backend keeps before it starts anew: enough for any one application, and a bound on
-/// the memory of one that meets every project there is.
-const KEPT: usize = 1024;
+/// What a backend keeps before it starts anew: subscriptions in matchers, of some 250 bytes each, and the
+/// matchers themselves. Enough for any one application, and a bound on the memory of one that meets
+/// every project there is.
+const KEPT: usize = 500_000;
+/// What a project's name counts for that means nothing here: emitters make up as many as they like.
+const MADE_UP: usize = 50;
+
+/// A project's name and default branch. A row without either: a restore of a part left subscriptions
+/// to a project that is not there.
+const KNOWN: &str = "
+    SELECT coalesce(p.name, p.slug), p.default_branch
+    FROM (VALUES ($1)) AS e (slug) LEFT JOIN klaxon.project AS p ON p.slug OPERATOR(pg_catalog.=) e.slug
+    WHERE p.slug IS NOT NULL
+       OR EXISTS (SELECT FROM klaxon.subscription AS s WHERE s.project OPERATOR(pg_catalog.=) e.slug)";
 
 /// Where one delivery would go.
 pub struct Target {
@@ -47,8 +59,14 @@ pub struct Subscription {
     pub targets: Vec<Target>,
     /// Why its owner hears of no event of this kind here.
     obstacle: Option<String>,
-    filters: Filters,
-    predicate: Option<Predicate>,
+    condition: Rc<Condition>,
+}
+
+impl Subscription {
+    /// Where something is sent.
+    pub fn reachable(&self) -> impl Iterator<Item = &Target> {
+        self.targets.iter().filter(|target| target.obstacle.is_none())
+    }
 }
 
 /// Why a subscription hears nothing of an event.
@@ -138,8 +156,9 @@ impl Matcher {
         }
         let event =
             Event { event_type: candidate.kind, default_branch: self.default_branch.as_deref(), payload };
-        subscription.filters.check(&event).map_err(|mismatch| Refusal::Filter(mismatch.to_string()))?;
-        match subscription.predicate.as_ref().map(|p| p.holds(payload.datum())) {
+        let condition = &*subscription.condition;
+        condition.filters.check(&event).map_err(|mismatch| Refusal::Filter(mismatch.to_string()))?;
+        match condition.predicate.as_ref().map(|p| p.holds(payload.datum())) {
             None | Some(Truth::True) => Ok(()),
             Some(Truth::False) => Err(Refusal::Filter("filter where: the predicate is false".into())),
             Some(Truth::Unknown) => Err(Refusal::Unknown),
@@ -152,6 +171,8 @@ struct Cache {
     generation: u64,
     types: Option<Rc<HashSet<String>>>,
     matchers: HashMap<String, HashMap<Option<String>, Rc<Matcher>>>,
+    /// By what they say: the most of what a subscription takes, once for all matchers that it is in.
+    conditions: HashMap<String, Rc<Condition>>,
     kept: usize,
     load: Option<Rc<OwnedPreparedStatement>>,
 }
@@ -162,40 +183,63 @@ thread_local! {
 
 /// The matcher of one type and project. Raises where there is no such type.
 pub fn of(kind: &str, project: Option<&str>) -> Rc<Matcher> {
+    kept(kind, project).unwrap_or_else(|| {
+        let generation = relcache::generation();
+        check_type(kind);
+        let (matcher, size) = match load(kind, project) {
+            Some(matcher) => {
+                let size = 1 + matcher.subscriptions.len();
+                (Rc::new(matcher), size)
+            }
+            // Whatever its name is, they hear of it who hear of all.
+            None => (of(kind, None), MADE_UP),
+        };
+        keep(generation, kind, project, &matcher, size);
+        matcher
+    })
+}
+
+/// The same, where it is compiled already.
+pub fn kept(kind: &str, project: Option<&str>) -> Option<Rc<Matcher>> {
     let generation = relcache::generation();
-    let kept = CACHE.with_borrow_mut(|cache| {
+    CACHE.with_borrow_mut(|cache| {
         if cache.generation != generation {
             *cache = Cache { generation, load: cache.load.take(), ..Cache::default() };
         }
         // A borrowed Option<&str> cannot look an Option<String> up without one allocation; the
         // caller asks once per run of equal keys, not per event.
         cache.matchers.get(kind)?.get(&project.map(str::to_owned)).cloned()
-    });
-    kept.unwrap_or_else(|| {
-        check_type(kind);
-        let matcher = Rc::new(load(kind, project));
-        keep(generation, kind, project, &matcher);
-        matcher
     })
 }
 
 /// Keeps a matcher, unless something was invalidated while it was being compiled.
-fn keep(generation: u64, kind: &str, project: Option<&str>, matcher: &Rc<Matcher>) {
+fn keep(generation: u64, kind: &str, project: Option<&str>, matcher: &Rc<Matcher>, size: usize) {
     if relcache::generation() != generation {
         return;
     }
     CACHE.with_borrow_mut(|cache| {
-        if cache.kept >= KEPT {
+        cache.kept += size;
+        if cache.kept > KEPT {
             cache.matchers.clear();
-            cache.kept = 0;
+            // Those that this matcher shares stay shared.
+            cache.conditions.retain(|_, condition| Rc::strong_count(condition) > 1);
+            cache.kept = size;
         }
-        cache.kept += 1;
         cache
             .matchers
             .entry(kind.to_owned())
             .or_default()
             .insert(project.map(str::to_owned), Rc::clone(matcher));
     });
+}
+
+fn condition(filters: String) -> Rc<Condition> {
+    if let Some(known) = CACHE.with_borrow(|cache| cache.conditions.get(&filters).cloned()) {
+        return known;
+    }
+    let condition = Rc::new(Condition::compile(&filters));
+    CACHE.with_borrow_mut(|cache| cache.conditions.insert(filters, Rc::clone(&condition)));
+    condition
 }
 
 /// Raises, listing the types there are, where `kind` is none of them.
@@ -239,7 +283,8 @@ fn load_types() -> HashSet<String> {
     .unwrap_or_else(|error| failure::internal(&error))
 }
 
-fn load(kind: &str, project: Option<&str>) -> Matcher {
+/// None where the project means nothing here: no row and no subscription names it.
+fn load(kind: &str, project: Option<&str>) -> Option<Matcher> {
     schema::check();
     relcache::remember_subscription();
     relcache::bind_to_transaction();
@@ -247,7 +292,17 @@ fn load(kind: &str, project: Option<&str>) -> Matcher {
         .unwrap_or_else(|error| failure::internal(&error))
 }
 
-fn read(client: &spi::SpiClient<'_>, kind: &str, project: Option<&str>) -> spi::Result<Matcher> {
+fn read(client: &spi::SpiClient<'_>, kind: &str, project: Option<&str>) -> spi::Result<Option<Matcher>> {
+    let (project_name, default_branch) = match project {
+        None => (None, None),
+        Some(slug) => {
+            let found = client.select(KNOWN, Some(1), &[slug.into()])?.first();
+            if found.is_empty() {
+                return Ok(None);
+            }
+            found.get_two::<String, String>()?
+        }
+    };
     let mut subscriptions = Vec::new();
     let plan = match CACHE.with_borrow(|cache| cache.load.clone()) {
         Some(plan) => plan,
@@ -263,22 +318,7 @@ fn read(client: &spi::SpiClient<'_>, kind: &str, project: Option<&str>) -> spi::
             subscriptions.push(subscription);
         }
     }
-    let (project_name, default_branch) = match project {
-            None => (None, None),
-            Some(slug) => client
-                .select(
-                    "SELECT coalesce(name, slug), default_branch FROM klaxon.project WHERE slug OPERATOR(pg_catalog.=) $1",
-                    Some(1),
-                    &[slug.into()],
-                )?
-                .first()
-                .get_two::<String, String>()
-                .or_else(|error| match error {
-                    spi::Error::InvalidPosition => Ok((None, None)),
-                    other => Err(other),
-                })?,
-        };
-    Ok(assemble(subscriptions, project_name, default_branch))
+    Ok(Some(assemble(subscriptions, project_name, default_branch)))
 }
 
 fn assemble(
@@ -290,7 +330,7 @@ fn assemble(
     let mut glob_of = Vec::new();
     let mut rest = Vec::new();
     for (index, subscription) in subscriptions.iter().enumerate() {
-        match subscription.filters.task_name_pattern() {
+        match subscription.condition.filters.task_name_pattern() {
             Some(glob) => {
                 globs.push(glob.clone());
                 glob_of.push(index);
@@ -309,16 +349,7 @@ fn compile(kind: &str, row: &spi::SpiHeapTupleData<'_>) -> spi::Result<Option<Su
     if !events.iter().any(meant) {
         return Ok(None);
     }
-    let filters: String = row["filters"].value()?.unwrap_or_default();
-    // What the trigger let in compiles. What was written past it (triggers off) matches nothing
-    // rather than fail the application's statement.
-    let (filters, predicate, broken) = match Filters::parse(&filters) {
-        Ok(filters) => match filters.where_path().map(Predicate::parse).transpose() {
-            Ok(predicate) => (filters, predicate, None),
-            Err(problem) => (filters, None, Some(format!("filter where: {problem}"))),
-        },
-        Err(error) => (Filters::default(), None, Some(error.to_string())),
-    };
+    let condition = condition(row["filters"].value()?.unwrap_or_default());
     let ids: Vec<i64> = row["ids"].value()?.unwrap_or_default();
     let names: Vec<String> = row["names"].value()?.unwrap_or_default();
     let obstacles: Vec<Option<String>> = row["obstacles"].value()?.unwrap_or_default();
@@ -337,9 +368,8 @@ fn compile(kind: &str, row: &spi::SpiHeapTupleData<'_>) -> spi::Result<Option<Su
         in_app: row["in_app"].value()?.unwrap_or_default(),
         from_default: row["from_default"].value()?.unwrap_or_default(),
         targets,
-        obstacle: row["obstacle"].value::<String>()?.or(broken),
-        filters,
-        predicate,
+        obstacle: row["obstacle"].value::<String>()?.or_else(|| condition.broken.clone()),
+        condition,
     }))
 }
 

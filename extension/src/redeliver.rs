@@ -1,10 +1,13 @@
 //! Once more: dead letters back to the outbox, and past events to a channel again.
 
+use klaxon_model::event_type;
+use klaxon_model::glob::Glob;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::prelude::*;
 
 use crate::failure;
 use crate::identity::{as_owner, is_admin, principal};
+use crate::subscription;
 use crate::subtransaction::attempt;
 use crate::wakeup::{self, Signal};
 
@@ -29,7 +32,8 @@ const REVIVE: &str = "
 const CHOOSE: &str = "
     FROM klaxon.event AS e
     WHERE e.occurred_at OPERATOR(pg_catalog.>=) $2 AND e.occurred_at OPERATOR(pg_catalog.<=) $3
-      AND ($4 IS NULL OR e.type OPERATOR(pg_catalog.=) ANY ($4))
+      AND ($4 IS NULL AND e.type OPERATOR(pg_catalog.<>) ALL (ARRAY['channel.disabled', 'test.dispatch'])
+           OR e.type OPERATOR(pg_catalog.=) ANY ($4))
       AND EXISTS (
           SELECT FROM klaxon.channel AS c WHERE c.id OPERATOR(pg_catalog.=) $1
           AND (c.project IS NULL OR c.project OPERATOR(pg_catalog.=) e.project)
@@ -75,8 +79,7 @@ pub fn replay(
 ) -> i64 {
     let (channel, since) = (given("channel", channel), given("since", since));
     let (until, dry_run) = (given("until", until), given("dry_run", dry_run));
-    let events: Option<Vec<String>> =
-        events.map(|events| events.into_iter().map(|event| given("an element of events", event)).collect());
+    let events = events.map(types);
     let id = the_one(channel);
     let arguments = |events: Option<Vec<String>>| -> [pgrx::datum::DatumWithOid<'static>; 4] {
         [id.into(), since.into(), until.into(), events.into()]
@@ -101,6 +104,25 @@ pub fn replay(
         wakeup::at_commit(Signal::Outbox);
     }
     replayed
+}
+
+/// The types that names and globs of types mean. A test of a channel is nobody's to hear of: only its name means it.
+fn types(events: Vec<Option<String>>) -> Vec<String> {
+    subscription::check_events(&events, false);
+    let (globs, mut types): (Vec<String>, Vec<String>) =
+        events.into_iter().flatten().partition(|event| event_type::is_glob(event));
+    if !globs.is_empty() {
+        let globs: Vec<Glob> = globs.iter().filter_map(|glob| Glob::new(glob).ok()).collect();
+        let meant = |name: &String| name != "test.dispatch" && globs.iter().any(|glob| glob.is_match(name));
+        let known = Spi::connect(|client| {
+            client
+                .select("SELECT name FROM klaxon.event_type", None, &[])?
+                .map(|row| row.get::<String>(1).map(Option::unwrap_or_default))
+                .collect::<spi::Result<Vec<String>>>()
+        });
+        types.extend(known.unwrap_or_else(|error| failure::internal(&error)).into_iter().filter(meant));
+    }
+    types
 }
 
 /// Has a channel that the caller may edit tested; returns the delivery's id.

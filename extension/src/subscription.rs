@@ -20,15 +20,23 @@ pub fn check_subscription<'a>(
     let row = new.into_owned();
     let events = row.get_by_name::<pgrx::Array<'_, String>>("events").ok().flatten();
     let events: Vec<Option<String>> = events.map(|array| array.iter().collect()).unwrap_or_default();
-    // A dump's event types may be restored after its subscriptions.
-    check_events(&events, trigger.old().is_none() && crate::channel::is_restored(&row));
+    // A dump's event types may be restored after its subscriptions, and a default outlives the types it names: its
+    // copy hears of them no more than any other subscription.
+    let is_taken_over = trigger.old().is_none() && (crate::channel::is_restored(&row) || is_copy(&row));
+    check_events(&events, is_taken_over);
     if let Some(JsonbText(filters)) = row.get_by_name("filters").ok().flatten() {
         check_filters(&filters);
     }
     Ok(Some(row))
 }
 
-fn check_events(events: &[Option<String>], restored: bool) {
+/// Whether it is a new member's, of a default. A default itself has no such column.
+fn is_copy(row: &PgHeapTuple<'_, AllocatedByRust>) -> bool {
+    matches!(row.get_by_name::<i64>("default_subscription_id"), Ok(Some(_)))
+}
+
+/// Raises where these are not names of event types and globs of them, one at least.
+pub fn check_events(events: &[Option<String>], is_taken_over: bool) {
     if events.is_empty() {
         failure::invalid("events is empty".into(), "Name at least one event type, or a glob such as run.*.");
     }
@@ -43,7 +51,7 @@ fn check_events(events: &[Option<String>], restored: bool) {
                     "A glob is at most 200 characters of *, ?, [seq] and [!seq].",
                 );
             }
-        } else if !restored {
+        } else if !is_taken_over {
             matcher::check_type(event);
         }
     }

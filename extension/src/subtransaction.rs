@@ -40,7 +40,9 @@ impl Caught {
 /// Runs something in a subtransaction.
 ///
 /// # Errors
-/// What it raised; except cancels, shutdowns, and what the whole transaction has to be tried again for.
+/// What it raised; except cancels, shutdowns, and what the whole transaction has to be tried again for: these are raised
+/// again, what it had done undone. Who holds something of the transaction around it lets go of that as they pass, which is
+/// only allowed once the subtransaction has ended.
 #[allow(unsafe_code)]
 pub fn attempt<T>(work: impl FnOnce() -> T) -> Result<T, Caught> {
     let name = CString::default();
@@ -51,25 +53,7 @@ pub fn attempt<T>(work: impl FnOnce() -> T) -> Result<T, Caught> {
         pg_sys::BeginInternalSubTransaction(name.as_ptr());
         pg_sys::MemoryContextSwitchTo(context);
         let result = PgTryBuilder::new(AssertUnwindSafe(|| Ok(work())))
-            .catch_others(|error| match &error {
-                CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => {
-                    match report.sql_error_code() {
-                        PgSqlErrorCode::ERRCODE_QUERY_CANCELED
-                        | PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN
-                        | PgSqlErrorCode::ERRCODE_CRASH_SHUTDOWN
-                        | PgSqlErrorCode::ERRCODE_DATABASE_DROPPED
-                        | PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE
-                        | PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED => error.rethrow(),
-                        code => Err(Caught {
-                            code,
-                            message: report.message().to_owned(),
-                            detail: report.detail().map(str::to_owned),
-                            hint: report.hint().unwrap_or_default().to_owned(),
-                        }),
-                    }
-                }
-                CaughtError::RustPanic { .. } => error.rethrow(),
-            })
+            .catch_others(|error| Err(Box::new(error)))
             .execute();
         if result.is_ok() {
             pg_sys::ReleaseCurrentSubTransaction();
@@ -78,6 +62,29 @@ pub fn attempt<T>(work: impl FnOnce() -> T) -> Result<T, Caught> {
         }
         pg_sys::MemoryContextSwitchTo(context);
         pg_sys::CurrentResourceOwner = owner;
-        result
+        result.map_err(|error| caught(*error))
+    }
+}
+
+/// What an error says, unless it is not for anybody here to catch.
+fn caught(error: CaughtError) -> Caught {
+    match &error {
+        CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => {
+            match report.sql_error_code() {
+                PgSqlErrorCode::ERRCODE_QUERY_CANCELED
+                | PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN
+                | PgSqlErrorCode::ERRCODE_CRASH_SHUTDOWN
+                | PgSqlErrorCode::ERRCODE_DATABASE_DROPPED
+                | PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE
+                | PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED => error.rethrow(),
+                code => Caught {
+                    code,
+                    message: report.message().to_owned(),
+                    detail: report.detail().map(str::to_owned),
+                    hint: report.hint().unwrap_or_default().to_owned(),
+                },
+            }
+        }
+        CaughtError::RustPanic { .. } => error.rethrow(),
     }
 }

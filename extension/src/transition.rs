@@ -1,6 +1,6 @@
 //! The rows a statement inserted into `klaxon.event`, read from the trigger's transition table.
 
-use std::ffi::CString;
+use std::ffi::CStr;
 
 use pgrx::prelude::*;
 use pgrx::{FromDatum, PgRelation};
@@ -36,11 +36,11 @@ pub fn for_each_event(trigger: &PgTrigger<'_>, relation: &PgRelation, mut each: 
         return;
     }
     let columns = Columns {
-        id: attribute(relation, "id"),
-        kind: attribute(relation, "type"),
-        project: attribute(relation, "project"),
-        payload: attribute(relation, "payload"),
-        created_at: attribute(relation, "created_at"),
+        id: attribute(relation, c"id"),
+        kind: attribute(relation, c"type"),
+        project: attribute(relation, c"project"),
+        payload: attribute(relation, c"payload"),
+        created_at: attribute(relation, c"created_at"),
     };
     // SAFETY: Postgres keeps the tuplestore until the trigger returns. It may be shared with other
     // triggers, so it is read through a pointer of our own and the active one is put back. The slot
@@ -80,12 +80,11 @@ pub fn for_each_event(trigger: &PgTrigger<'_>, relation: &PgRelation, mut each: 
 
 /// Where a column is, from 0 on.
 #[allow(unsafe_code)]
-pub fn attribute(relation: &PgRelation, name: &str) -> usize {
-    let text = CString::new(name).expect("a column's name");
+pub fn attribute(relation: &PgRelation, name: &CStr) -> usize {
     // SAFETY: the relation is open; the result is a positive attribute number or an error code.
-    let number = unsafe { pg_sys::SPI_fnumber((*relation.as_ptr()).rd_att, text.as_ptr()) };
+    let number = unsafe { pg_sys::SPI_fnumber((*relation.as_ptr()).rd_att, name.as_ptr()) };
     usize::try_from(number)
         .ok()
         .and_then(|n| n.checked_sub(1))
-        .unwrap_or_else(|| schema::missing(&format!("column \"{name}\" in klaxon.{}", relation.name())))
+        .unwrap_or_else(|| schema::missing(&format!("column {name:?} in klaxon.{}", relation.name())))
 }

@@ -78,20 +78,18 @@ pub fn watched<'a>(
             pg_sys::TRIGGER_EVENT_DELETE => watcher.delete_query.as_ref().unwrap_or(&watcher.insert_query),
             _ => &watcher.insert_query,
         };
-        watcher.pass(&by, query, Some(trigger));
+        watcher.pass(&by, query, trigger);
     }
     Ok(None)
 }
 
-/// Emits what a watcher's clock query finds; called by the extension's owner alone.
+/// Emits what a watcher's clock query finds, with the rights of the extension's owner. Returns the SQLSTATE of what it
+/// raised: the message may quote a row, which is not everybody's to read.
 #[pg_extern(volatile, strict)]
-pub fn poll_watcher(id: i64) {
+pub fn poll_watcher(id: i64) -> Option<String> {
     let by = principal();
-    if let Some(watcher) = as_owner(|| Watcher::read(id))
-        && let Some(query) = &watcher.tick_query
-    {
-        watcher.pass(&by, query, None);
-    }
+    let watcher = as_owner(|| Watcher::read(id))?;
+    watcher.look(&by, watcher.tick_query.as_ref()?)
 }
 
 impl Watcher {
@@ -114,27 +112,37 @@ impl Watcher {
         found.unwrap_or_else(|error| failure::internal(&error))
     }
 
+    /// What the clock finds. It aborts nobody's statement, whatever `on_error` says. Returns the SQLSTATE of what is
+    /// recorded.
+    fn look(&self, by: &str, query: &str) -> Option<String> {
+        let relation = relation(self.target)?;
+        let query = query.replace("{target}", &name_of(&relation));
+        let caught = match self.role(&relation) {
+            Ok(role) => attempt(|| self.run(by, role, &query, None, None)).err()?,
+            Err(gone) => gone,
+        };
+        let arguments: [DatumWithOid<'_>; 3] =
+            [self.id.into(), caught.sqlstate().into(), caught.message.as_str().into()];
+        as_owner(|| Spi::run_with_args(RECORD_ONCE, &arguments))
+            .unwrap_or_else(|error| failure::internal(&error));
+        Some(caught.sqlstate())
+    }
+
     /// Everything at once; and where that raises, row by row, to know which it is and emit the others.
-    fn pass(&self, by: &str, query: &str, trigger: Option<&PgTrigger<'_>>) {
+    fn pass(&self, by: &str, query: &str, trigger: &PgTrigger<'_>) {
         let Some(relation) = relation(self.target) else { return };
         let query = query.replace("{target}", &name_of(&relation));
         let role = match self.role(&relation) {
-            Some(role) => role,
-            None => {
-                let gone = format!("role \"{}\", who made it, does not exist", self.created_by);
-                let gone = Caught::invalid(gone);
-                return if trigger.is_some() { self.refuse(&gone, None) } else { self.record_once(&gone) };
-            }
+            Ok(role) => role,
+            Err(gone) => return self.refuse(&gone, None),
         };
-        if trigger.is_some_and(|trigger| !is_paired(trigger)) {
+        if !is_paired(trigger) {
             let lost = "rows of OLD and NEW cannot be paired: a trigger of a partition dropped rows that moved to it";
             return self.refuse(&Caught::invalid(lost.to_owned()), None);
         }
+        let trigger = Some(trigger);
         let run = |rows| attempt(|| self.run(by, role, &query, rows, trigger));
         let Err(whole) = run(None) else { return };
-        if trigger.is_none() {
-            return self.record_once(&whole);
-        }
         let count = attempt(|| run_as(role, || count_rows(trigger))).unwrap_or_default();
         // Where it fails on no row at all it is the query that is broken, and no row is to blame.
         if count == 0 || run(Some((0, 0))).is_err() {
@@ -171,12 +179,18 @@ impl Watcher {
     /// Who evaluates. A table's types have code of its owner's (casts, domains, output functions),
     /// which must not run with more rights than the owner has: a creator who could become the owner
     /// is taken for it.
-    fn role(&self, relation: &PgRelation) -> Option<pg_sys::Oid> {
+    fn role(&self, relation: &PgRelation) -> Result<pg_sys::Oid, Caught> {
         let owner = owner_of(relation);
         if self.kind != "custom" {
-            return Some(owner);
+            return Ok(owner);
         }
-        role_of_name(&self.created_by).map(|by| if has_rights_of(by, owner) { owner } else { by })
+        match role_of_name(&self.created_by) {
+            Some(by) => Ok(if has_rights_of(by, owner) { owner } else { by }),
+            None => {
+                let gone = format!("role \"{}\", who made it, does not exist", self.created_by);
+                Err(Caught::invalid(gone))
+            }
+        }
     }
 
     fn run(
@@ -207,14 +221,6 @@ impl Watcher {
         let arguments: [DatumWithOid<'_>; 4] =
             [self.id.into(), row.into(), state.into(), caught.message.as_str().into()];
         as_owner(|| Spi::run_with_args(RECORD, &arguments)).unwrap_or_else(|error| failure::internal(&error));
-    }
-
-    /// The clock aborts nobody's statement, whatever `on_error` says, and goes on to the next watcher.
-    fn record_once(&self, caught: &Caught) {
-        let arguments: [DatumWithOid<'_>; 3] =
-            [self.id.into(), caught.sqlstate().into(), caught.message.as_str().into()];
-        as_owner(|| Spi::run_with_args(RECORD_ONCE, &arguments))
-            .unwrap_or_else(|error| failure::internal(&error));
     }
 }
 

@@ -26,8 +26,27 @@ INSERT INTO klaxon.default_subscription (project, events, filters) VALUES ('bill
 INSERT INTO klaxon.default_subscription (project, events, digest_timezone) VALUES ('billing', ARRAY['run.failed'], 'Europe/Atlantis');
 INSERT INTO klaxon.default_subscription (project, events, mode) VALUES ('billing', ARRAY['run.failed'], 'digest');
 INSERT INTO klaxon.default_subscription (project, events, cooldown) VALUES ('billing', ARRAY['run.failed'], '-1 s');
+-- Channels that a copy could not have.
+INSERT INTO klaxon.default_subscription (project, events, channel_ids) VALUES ('billing', ARRAY['run.failed'], '{999999}');
+INSERT INTO klaxon.default_subscription (project, events, channel_ids) VALUES ('billing', ARRAY['run.failed'], '{NULL}');
 RESET klaxon.principal;
 RESET ROLE;
+INSERT INTO klaxon.channel (id, name, kind, config, owner) VALUES (5001, 'hers', 'webhook', '{"url": "https://example.com/"}', 'eve');
+INSERT INTO klaxon.channel (id, name, kind, config, project) VALUES (5002, 'found', 'webhook', '{"url": "https://example.com/"}', 'search');
+INSERT INTO klaxon.default_subscription (project, events, channel_ids) VALUES ('billing', ARRAY['run.failed'], '{5001}');
+INSERT INTO klaxon.default_subscription (project, events, channel_ids) VALUES ('billing', ARRAY['run.failed'], '{5002}');
+UPDATE klaxon.default_subscription SET channel_ids = channel_ids || 5001 WHERE project = 'billing';
+INSERT INTO klaxon.default_subscription (id, project, events, channel_ids) VALUES (5003, 'search', ARRAY['run.failed'], '{5002}');
+UPDATE klaxon.default_subscription SET project = 'billing' WHERE id = 5003;
+-- What a dump brings was allowed once, and a project may go by another name.
+INSERT INTO klaxon.default_subscription (id, project, events, channel_ids, created_at) VALUES (5004, 'search', ARRAY['run.failed'], '{5002, 999999}', '2026-01-01Z');
+UPDATE klaxon.default_subscription SET cooldown = '1 min' WHERE id = 5004;
+DELETE FROM klaxon.default_subscription WHERE id = 5004;
+UPDATE klaxon.project SET slug = 'seek' WHERE slug = 'search';
+SELECT project, channel_ids FROM klaxon.default_subscription WHERE id = 5003;
+UPDATE klaxon.project SET slug = 'search' WHERE slug = 'seek';
+DELETE FROM klaxon.default_subscription WHERE id >= 5000;
+DELETE FROM klaxon.channel WHERE id > 5000;
 INSERT INTO klaxon.member (project, principal) VALUES ('billing', 'alice'), ('billing', 'bob'), ('search', 'bob');
 SELECT s.owner, s.project, s.events, s.filters, s.cooldown, s.in_app, array_agg(c.name ORDER BY c.id) AS channels
 FROM klaxon.subscription AS s LEFT JOIN klaxon.subscription_channel AS u ON u.subscription_id = s.id LEFT JOIN klaxon.channel AS c ON c.id = u.channel_id
@@ -109,5 +128,13 @@ SELECT klaxon.subscribe(ARRAY['everyone'], ARRAY['run.failed'], mode => 'digest'
 SELECT klaxon.subscribe(ARRAY['everyone'], ARRAY['run.failed'], mode => NULL, owner => NULL);
 SELECT klaxon.subscribe(ARRAY['everyone'], ARRAY['run.failed'], owner => '');
 SELECT klaxon.mute(id, 'yesterday') IS NOT NULL AS muted FROM klaxon.subscription WHERE owner = 'alice' ORDER BY id LIMIT 1;
+
+-- A type that is gone is one that nobody hears of, by a default as by any other subscription.
+INSERT INTO klaxon.event_type (name) VALUES ('invoice.paid');
+INSERT INTO klaxon.default_subscription (project, events) VALUES ('search', ARRAY['invoice.paid', 'run.failed']);
+DELETE FROM klaxon.event_type WHERE name = 'invoice.paid';
+INSERT INTO klaxon.member (project, principal) VALUES ('search', 'carol') RETURNING principal;
+SELECT events FROM klaxon.subscription WHERE owner = 'carol';
+UPDATE klaxon.subscription SET events = events || ARRAY['invoice.paid'] WHERE owner = 'carol';
 
 DROP ROLE people_app, people_boss;

@@ -38,11 +38,20 @@ INSERT INTO klaxon.event (type, project, occurred_at) VALUES
 SELECT klaxon.replay('global', '2026-02-01Z', '2026-02-04Z') AS all_of_them;
 SELECT klaxon.replay('global', '2026-02-01Z', '2026-02-04Z', ARRAY['run.failed']) AS failed;
 SELECT klaxon.replay('global', '2026-02-02Z', '2026-02-01Z') AS none;
-SELECT klaxon.replay('global', '2026-02-01Z', '2026-02-04Z', '{}') AS none;
+SELECT klaxon.replay('global', '2026-02-01Z', '2026-02-04Z', ARRAY['run.*']) AS of_runs;
+SELECT klaxon.replay('global', '2026-02-01Z', '2026-02-04Z', ARRAY['task.*', '*.finished']) AS finished;
+-- As subscribe() has them.
+SELECT klaxon.replay('global', '2026-02-01Z', '2026-02-04Z', '{}');
+SELECT klaxon.replay('global', '2026-02-01Z', '2026-02-04Z', ARRAY['run.faled']);
+SELECT klaxon.replay('global', '2026-02-01Z', '2026-02-04Z', ARRAY['run.[failed']);
+-- What klaxon says of itself is told again only where it is asked for.
+INSERT INTO klaxon.event (type, occurred_at) VALUES ('test.dispatch', '2026-02-03Z'), ('channel.disabled', '2026-02-03Z');
+SELECT klaxon.replay('global', '2026-02-01Z', '2026-02-04Z') AS all_of_them, klaxon.replay('global', '2026-02-01Z', '2026-02-04Z', ARRAY['*']) AS all_but_tests,
+       klaxon.replay('global', '2026-02-01Z', '2026-02-04Z', ARRAY['test.dispatch']) AS tests;
 SELECT klaxon.replay('team', '2026-02-01Z') AS of_its_project;
 SET ROLE redeliver_app;
 SET klaxon.principal = 'bob';
-SELECT klaxon.replay('own', '2026-02-01Z') AS of_its_owners_projects;
+SELECT klaxon.replay('own', '2026-02-01Z') AS of_its_owners_projects, klaxon.replay('own', '2026-02-01Z', events => ARRAY['*.finished']) AS finished;
 SELECT klaxon.replay('team', '2026-02-01Z');
 SELECT klaxon.replay('global', '2026-02-01Z');
 SELECT klaxon.replay('own', '2026-02-01Z', dry_run => false) AS sent;

@@ -19,6 +19,7 @@ pub mod limit;
 pub mod mta;
 pub mod name_server;
 pub mod network;
+pub mod notify_queue;
 pub mod pooler;
 pub mod postgres;
 pub mod process;

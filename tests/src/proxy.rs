@@ -26,6 +26,7 @@ struct Weather {
 /// A proxy of one Postgres server, without TLS; its connections end with its drop.
 pub struct Proxy {
     address: SocketAddr,
+    server: watch::Sender<SocketAddr>,
     connections: Arc<Mutex<Vec<oneshot::Sender<()>>>>,
     weather: Arc<watch::Sender<Weather>>,
     _alive: watch::Sender<()>,
@@ -42,6 +43,7 @@ impl Proxy {
         let address = listener.local_addr()?;
         let connections = Arc::<Mutex<Vec<oneshot::Sender<()>>>>::default();
         let weather = Arc::new(watch::Sender::new(Weather::default()));
+        let (server, leads_to) = watch::channel(server);
         let (alive, ends) = watch::channel(());
         let accepting = tokio::spawn({
             let (connections, weather) = (Arc::clone(&connections), Arc::clone(&weather));
@@ -49,17 +51,23 @@ impl Proxy {
                 while let Ok((client, _)) = listener.accept().await {
                     let (forsake, forsaken) = oneshot::channel();
                     connections.lock().expect("no panic while locked").push(forsake);
+                    let server = *leads_to.borrow();
                     tokio::spawn(connect(client, server, forsaken, ends.clone(), Arc::clone(&weather)));
                 }
             }
         });
-        Ok(Self { address, connections, weather, _alive: alive, accepting })
+        Ok(Self { address, server, connections, weather, _alive: alive, accepting })
     }
 
     /// Where it takes connections.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// New connections are to another server.
+    pub fn lead_to(&self, server: SocketAddr) {
+        self.server.send_replace(server);
     }
 
     /// Every connection that there is breaks, and the server does not hear of it: as when a cable is cut

@@ -55,8 +55,8 @@ const IN_NEWER: [(&str, &str); 5] = [
         "    project          varchar,\n    last_error       text,\n    cooldown_task",
     ),
     (
-        "    held_for         interval\n)",
-        "    held_for         interval,\n    priority         integer NOT NULL DEFAULT 10 / 2\n)",
+        "    held_for         interval,\n    PRIMARY KEY (channel_id, due_at, id)",
+        "    held_for         interval,\n    priority         integer NOT NULL DEFAULT 10 / 2,\n    PRIMARY KEY (channel_id, due_at, id)",
     ),
     (
         "SELECT count(*) FROM klaxon.inbox WHERE principal",

@@ -37,3 +37,30 @@ async fn an_agent_that_falls_silent_goes_offline_once_and_comes_back_once() {
         .collect();
     assert_eq!(events, ["agent.offline", "agent.online"]);
 }
+
+/// Whoever may write a watched table may have it say anything.
+#[tokio::test]
+async fn an_agent_that_says_it_was_seen_at_the_end_of_time_is_silent_from_now_on_and_holds_up_nobody() {
+    let scene = Scene::set(Database::new()).await;
+    scene.webhook("hook", Hook::default(), json!({}), &["task.failed", "agent.*"]).await;
+    scene
+        .client
+        .batch_execute(
+            "CREATE TABLE agents (agent_id text PRIMARY KEY, last_seen_at timestamptz, timeout interval);
+             SELECT klaxon.watch_agents('agents');
+             INSERT INTO agents VALUES ('late', '294276-12-31 23:59:59+00', '10 ms'), ('later', 'infinity', '10 ms');
+             INSERT INTO klaxon.agent (agent_id, last_seen_at, timeout) VALUES ('latest', '294276-12-31 23:59:59+00', '1 day')",
+        )
+        .await
+        .unwrap();
+    let _worker = scene.worker(&[]).await;
+    scene.emit("task.failed", json!({})).await;
+    let told = scene.receiver.wait_at("/hook", 3).await;
+    let mut told: Vec<_> = told.iter().map(|request| request.json()["data"]["agent_id"].clone()).collect();
+    told.sort_by_key(ToString::to_string);
+    assert_eq!(told, [json!("late"), json!("later"), json!(null)]);
+    let back = "UPDATE agents SET last_seen_at = '294276-12-31 23:59:59+00', timeout = '1 day' WHERE agent_id = 'late'";
+    scene.client.batch_execute(back).await.unwrap();
+    let online = scene.receiver.wait_at("/hook", 4).await.remove(3).json();
+    assert_eq!((&online["type"], &online["data"]["agent_id"]), (&json!("agent.online"), &json!("late")));
+}

@@ -172,3 +172,38 @@ async fn a_configuration_is_tested_without_being_saved_or_logged() {
         .unwrap_err();
     assert_eq!(invalid.code(), Some(&SqlState::INVALID_PARAMETER_VALUE));
 }
+
+#[tokio::test]
+async fn a_test_that_cannot_be_made_says_why_at_once() {
+    let scene = Scene::set(Database::new()).await;
+    for name in ["one", "two", "off"] {
+        scene.webhook(name, Hook::default().secret("sesame"), json!({}), &["run.failed"]).await;
+    }
+    // Sealed for another channel.
+    scene
+        .client
+        .batch_execute(
+            "UPDATE klaxon.channel_secret AS s SET sealed = o.sealed
+             FROM klaxon.channel_secret AS o, klaxon.channel AS c, klaxon.channel AS d
+             WHERE c.id = s.channel_id AND c.name = 'two' AND d.id = o.channel_id AND d.name = 'one' AND o.field = s.field;
+             UPDATE klaxon.channel SET enabled = false WHERE name = 'off'",
+        )
+        .await
+        .unwrap();
+    let _worker = scene.worker(&[]).await;
+    assert!(test(&scene.client, "one").await.0);
+
+    let (success, code, error, _) = test(&scene.client, "two").await;
+    assert_eq!((success, code), (false, None));
+    scene.emit("run.failed", json!({})).await;
+    until(&scene.client, "EXISTS (SELECT FROM klaxon.dead_letter)").await;
+    let dead = scene.client.query_one("SELECT last_error FROM klaxon.dead_letter", &[]).await.unwrap();
+    assert_eq!(error, dead.get(0), "as the dead letter of a delivery there says");
+    assert!(error.is_some_and(|error| !error.contains("no worker")));
+
+    let disabled = test(&scene.client, "off").await;
+    assert_eq!(disabled, (false, None, Some("channel is disabled".into()), None));
+    let left = "SELECT (SELECT count(*) FROM klaxon.outbox WHERE event_type = 'test.dispatch')
+                     + (SELECT count(*) FROM klaxon.dead_letter WHERE event_type = 'test.dispatch')";
+    assert_eq!(scene.client.query_one(left, &[]).await.unwrap().get::<_, i64>(0), 0);
+}

@@ -259,6 +259,26 @@ async fn a_subscription_that_has_changed_its_mind_is_not_held_to_its_cooldown() 
     assert_eq!(number(&scene.client, left).await, 0, "what is kept of a subscription goes with it");
 }
 
+/// A superuser may do so, and the worker looks for what it knows where it was.
+#[tokio::test]
+async fn what_is_moved_while_it_is_decided_on_is_sent_when_it_is_due() {
+    let scene = Scene::set(Database::new()).await;
+    let subscription = subscribe(&scene, "moved", Hook::default(), json!({})).await;
+    let lock = "pg_advisory_lock(hashtextextended('', $1))";
+    scene.client.execute(&format!("SELECT {lock}"), &[&subscription]).await.unwrap();
+    let _worker = scene.worker(&[]).await;
+    scene.emit("task.failed", json!({})).await;
+    until(&scene.client, "EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted)").await;
+    scene
+        .client
+        .batch_execute("UPDATE klaxon.outbox SET due_at = due_at - interval '1 minute'")
+        .await
+        .unwrap();
+    scene.client.batch_execute("SELECT pg_advisory_unlock_all()").await.unwrap();
+    scene.receiver.wait_at("/moved", 1).await;
+    until(&scene.client, SETTLED).await;
+}
+
 #[tokio::test]
 async fn other_deliveries_of_the_channel_and_a_replay_do_not_wait() {
     let scene = Scene::set(Database::new()).await;

@@ -134,7 +134,7 @@ async fn a_digest_says_how_many_of_what_and_how_bad_it_is() {
     let row = scene
         .client
         .query_one(
-            "SELECT klaxon.digest_payload(id), project, shard::bigint = channel_id % 64, subscription_id = (SELECT min(id) FROM klaxon.subscription)
+            "SELECT klaxon.digest_payload(id, held_back), project, shard::bigint = channel_id % 64, subscription_id = (SELECT min(id) FROM klaxon.subscription)
              FROM klaxon.outbox",
             &[],
         )
@@ -153,6 +153,35 @@ async fn a_digest_says_how_many_of_what_and_how_bad_it_is() {
     );
     assert!(payload["events"].as_array().unwrap().iter().all(|event| event["url"].is_null()));
     assert_eq!((row.get(1), row.get(2), row.get(3)), (None::<String>, true, true));
+}
+
+#[tokio::test]
+async fn an_event_of_a_digest_links_to_where_its_own_message_would() {
+    let scene = Scene::set(Database::new()).await;
+    scene
+        .client
+        .batch_execute("INSERT INTO klaxon.project (slug, url) VALUES ('p', 'https://ci.example.com/p')")
+        .await
+        .unwrap();
+    subscribe(&scene, "daily", Hook::default(), json!({})).await;
+    let mut expected = Vec::new();
+    for (url, links_to) in [
+        (json!("https://ci.example.com/runs/1?a=b"), "https://ci.example.com/runs/1?a=b"),
+        (json!("javascript:alert(1)"), "https://ci.example.com/p"),
+        (json!("https://bank.example.com@evil.example.com/"), "https://ci.example.com/p"),
+        (json!("/runs/1"), "https://ci.example.com/p"),
+        (json!(7), "https://ci.example.com/p"),
+    ] {
+        let payload = json!({ "url": url });
+        scene.client.execute("SELECT klaxon.notify_event('run.failed', $1, 'p')", &[&payload]).await.unwrap();
+        expected.insert(0, json!(links_to));
+    }
+    fall_due(&scene.client).await;
+    let _worker = scene.worker(&[]).await;
+    let request = scene.receiver.wait_at("/daily", 1).await.remove(0);
+    let events = request.json()["data"]["events"].as_array().unwrap().clone();
+    let links: Vec<_> = events.iter().map(|event| event["url"].clone()).collect();
+    assert_eq!(links, expected);
 }
 
 #[tokio::test]

@@ -168,3 +168,31 @@ async fn one_that_cannot_be_settled_holds_up_no_other() {
     let verified = scene.run(&["audit", "verify"]).await;
     assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stderr));
 }
+
+/// Whose channel it is may have it locked for as long as a transaction of theirs lasts.
+#[tokio::test]
+async fn a_channel_that_its_owner_has_locked_is_disabled_later_and_holds_up_nobody() {
+    let mut scene = Scene::set(Database::new()).await;
+    scene.environment("RUST_LOG", "debug");
+    let never = json!({"retry_schedule": []});
+    let gone = scene.webhook("gone", Hook::default().statuses([410]), never, &["task.failed"]).await;
+    scene.webhook("well", Hook::default(), json!({}), &["run.failed"]).await;
+    let mut worker = scene.worker(&[]).await;
+    let holder = scene.database.connect().await;
+    holder
+        .batch_execute(&format!("BEGIN; UPDATE klaxon.channel SET name = name WHERE id = {gone}"))
+        .await
+        .unwrap();
+    attempt(&scene, "task.failed").await;
+    worker
+        .wait_for_log("that it waits", |line| {
+            line.message() == "a channel is locked, so it is disabled later"
+                && line.field("channel_id") == gone
+        })
+        .await;
+    attempt(&scene, "run.failed").await;
+    assert_eq!(enabled(&scene).await, [("gone".into(), true), ("well".into(), true)]);
+    holder.batch_execute("COMMIT").await.unwrap();
+    until(&scene.client, "(SELECT NOT enabled FROM klaxon.channel WHERE name = 'gone')").await;
+    assert!(!worker.log().iter().any(|line| line.message() == "cannot reach postgres"));
+}

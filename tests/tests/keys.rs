@@ -3,7 +3,9 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use klaxon_tests::cluster::free_port;
 use klaxon_tests::database::Database;
+use klaxon_tests::http::get;
 use klaxon_tests::limit::within;
 use klaxon_tests::receiver::Hook;
 use klaxon_tests::scene::Scene;
@@ -197,4 +199,81 @@ async fn only_a_superuser_rotates() {
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("is a superuser's to set"));
     assert_eq!(lines(&scene, "secret.key").len(), 1, "nothing was written");
+}
+
+const OTHERS: &str = "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY=";
+
+#[tokio::test]
+async fn a_worker_without_the_logs_key_refuses_to_start() {
+    let scene = Scene::set(Database::new()).await;
+    scene.webhook("hook", Hook::default(), json!({}), &["run.failed"]).await;
+    let mut worker = scene.worker(&[]).await;
+    scene.emit("run.failed", json!({})).await;
+    until(&scene.client, "EXISTS (SELECT FROM klaxon.delivery WHERE kind = 'attempt')").await;
+    worker.signal("TERM");
+    assert!(worker.wait().await.success());
+
+    let path = scene.installation.folder().join("audit.key");
+    let own = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, format!("{OTHERS}\n")).unwrap();
+    scene.emit("run.failed", json!({})).await;
+    let mut worker = scene.start(&["--log-format", "json"]);
+    assert_eq!(worker.wait().await.code(), Some(2));
+    let key: String =
+        scene.client.query_one("SELECT key_id FROM klaxon.audit_head", &[]).await.unwrap().get(0);
+    let output = scene.run(&["run"]).await;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    for word in [&format!("under key {key}"), "audit-key-file", "restore"] {
+        assert!(said.contains(word), "{word} is not in {said}");
+    }
+    assert_eq!(scene.receiver.wait_at("/hook", 1).await.len(), 1, "it sent nothing");
+
+    // Beside its own it harms nothing: the log goes on under the key that it is under.
+    std::fs::write(&path, format!("{OTHERS}\n{own}")).unwrap();
+    let _worker = scene.worker(&[]).await;
+    until(&scene.client, "NOT EXISTS (SELECT FROM klaxon.outbox)").await;
+    assert_eq!(scene.receiver.wait_at("/hook", 2).await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_worker_that_has_not_got_the_new_keys_leaves_and_waits_for_them() {
+    let scene = Scene::set(Database::new()).await;
+    scene.webhook("hook", Hook::default(), json!({}), &["run.failed"]).await;
+    let port = free_port().unwrap();
+    let mut worker = scene.worker(&["--metrics-addr", &format!("127.0.0.1:{port}")]).await;
+    scene.emit("run.failed", json!({})).await;
+    until(&scene.client, "EXISTS (SELECT FROM klaxon.delivery WHERE kind = 'attempt')").await;
+
+    // As another host sees it that the new files have not reached.
+    let files = ["secret.key", "audit.key"].map(|file| scene.installation.folder().join(file));
+    let former = files.each_ref().map(|path| std::fs::read_to_string(path).unwrap());
+    let (code, _) = run(&scene, &["keys", "rotate", "--json"]).await;
+    assert_eq!(code, Some(0));
+    let new = files.each_ref().map(|path| std::fs::read_to_string(path).unwrap());
+    let write = |texts: &[String; 2]| {
+        files.iter().zip(texts).for_each(|(path, text)| std::fs::write(path, text).unwrap());
+    };
+    write(&former);
+    scene.emit("run.failed", json!({})).await;
+    worker
+        .wait_for_log("that it waits for the keys", |line| {
+            line.message() == "waiting for the deployment's keys"
+        })
+        .await;
+    until(
+        &scene.client,
+        "NOT EXISTS (SELECT FROM pg_locks AS l JOIN pg_database AS d ON d.oid = l.database
+                     WHERE l.locktype = 'advisory' AND d.datname = current_database())",
+    )
+    .await;
+    assert_eq!(get(port, "/readyz", &[]).await.status, 503);
+    scene.emit("run.failed", json!({})).await;
+
+    write(&new);
+    until(&scene.client, "NOT EXISTS (SELECT FROM klaxon.outbox)").await;
+    assert_eq!(scene.receiver.wait_at("/hook", 3).await.len(), 3, "each event arrives once");
+    worker.signal("TERM");
+    assert!(worker.wait().await.success());
+    let (code, verdict) = run(&scene, &["audit", "verify", "--json"]).await;
+    assert_eq!((code, &verdict["findings"]), (Some(0), &json!([])), "{verdict}");
 }

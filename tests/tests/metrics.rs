@@ -97,6 +97,7 @@ async fn attempts_are_measured_and_readiness_is_told() {
         format!("klaxon_disabled_channels{of} 0"),
         format!("klaxon_audit_head{of} {head}"),
         format!("klaxon_audit_unsealed{of} 0"),
+        format!("klaxon_notify_queue_usage{of} 0"),
     ] {
         assert!(metrics.lines().any(|found| found == line), "{line} is not in\n{metrics}");
     }
@@ -157,4 +158,33 @@ fn alerts_fire_when_they_should() {
         found.map(|rest| rest.trim_end_matches('}').trim().to_owned()).collect()
     };
     assert_eq!(names("alerts.yaml", "alert: "), names("alerts_test.yaml", "alertname: "), "each is tested");
+}
+
+/// Processor time that a process has used, in hundredths of a second (proc(5)).
+fn processor_time(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let (_, fields) = stat.rsplit_once(") ").unwrap();
+    fields.split(' ').skip(11).take(2).map(|field| field.parse::<u64>().unwrap()).sum()
+}
+
+#[tokio::test]
+async fn a_worker_without_descriptors_for_whoever_asks_waits_for_some() {
+    let scene = Scene::set(Database::new()).await;
+    let port = free_port().unwrap();
+    let worker = scene.worker(&["--metrics-addr", &format!("127.0.0.1:{port}")]).await;
+    let limit = |descriptors: &str| {
+        let nofile = format!("--nofile={descriptors}:");
+        process::run(Command::new("prlimit").args(["--pid", &worker.pid().to_string(), &nofile])).unwrap();
+    };
+    limit("4");
+    let asked = tokio::spawn(async move { get(port, "/healthz", &[]).await });
+    let before = processor_time(worker.pid());
+    let now = "SELECT (clock_timestamp() + '4 s')::text";
+    let later: String = scene.client.query_one(now, &[]).await.unwrap().get(0);
+    until(&scene.client, &format!("(SELECT heartbeat_at > '{later}' FROM klaxon.worker)")).await;
+    let used = processor_time(worker.pid()) - before;
+    assert!(used < 200, "{used} hundredths of a second of some 400");
+    assert!(!asked.is_finished());
+    limit("1024");
+    assert_eq!(asked.await.unwrap().status, 200);
 }

@@ -33,6 +33,14 @@ async fn everything(scene: &Scene<'_>) -> Vec<(String, String)> {
     rows.iter().map(|row| (row.get(0), row.get(1))).collect()
 }
 
+/// The releases of November 2026 mark every column with an option that earlier ones refuse, of whatever version.
+async fn unmark(scene: &Scene<'_>, after: &Postgres) {
+    if !std::fs::read(after.program("postgres")).unwrap().windows(MARK.len()).any(|part| part == MARK) {
+        let unmark = "UPDATE pg_attribute SET attoptions = NULL WHERE attoptions::text LIKE '%pg_attver=%'";
+        scene.client.batch_execute(unmark).await.unwrap();
+    }
+}
+
 /// The versions between which there is something to test, the older first.
 fn versions() -> Option<(Postgres, Postgres)> {
     let (before, after) = (Postgres::before().unwrap(), Postgres::under_test().unwrap());
@@ -90,11 +98,7 @@ async fn what_was_there_is_there_and_goes_on() {
         scene.emit("run.failed", json!({"n": n})).await;
     }
     scene.emit("run.finished", json!({})).await;
-    // The releases of November 2026 mark every column with an option that earlier ones refuse, of whatever version.
-    if !std::fs::read(after.program("postgres")).unwrap().windows(MARK.len()).any(|part| part == MARK) {
-        let unmark = "UPDATE pg_attribute SET attoptions = NULL WHERE attoptions::text LIKE '%pg_attver=%'";
-        scene.client.batch_execute(unmark).await.unwrap();
-    }
+    unmark(&scene, &after).await;
     let were = everything(&scene).await;
     assert!(were.iter().filter(|(_, rows)| !rows.starts_with("0 ")).count() > 15, "{were:?}");
 
@@ -132,4 +136,43 @@ async fn what_was_there_is_there_and_goes_on() {
     assert_eq!(verified.status.code(), Some(0), "{}", String::from_utf8_lossy(&verified.stdout));
     // Everything is still the extension's.
     scene.client.batch_execute("DROP EXTENSION pg_klaxon; DROP SCHEMA IF EXISTS klaxon").await.unwrap();
+}
+
+/// Operators are told to end the workers first. One that was forgotten loses nothing, and sends nothing again.
+#[tokio::test]
+async fn a_worker_that_was_left_running_goes_on() {
+    let Some((before, after)) = versions() else { return };
+    let surroundings = Surroundings { postgres: Some(before), ..Surroundings::default() };
+    let settings = [("shared_preload_libraries", "pg_klaxon"), ("fsync", "off")];
+    let old = Cluster::start_in(surroundings, &settings).unwrap();
+    let mut scene = Scene::set(Database::create(&old)).await;
+    scene.webhook("hook", Hook::default(), json!({}), &["run.failed"]).await;
+    let proxy = scene.proxy().await;
+    let mut worker = scene.worker(&[]).await;
+    unmark(&scene, &after).await;
+    let emit = "INSERT INTO klaxon.event (type, payload) SELECT 'run.failed', jsonb_build_object('n', n) FROM generate_series";
+    scene.client.batch_execute(&format!("{emit}(1, 20000) AS n")).await.unwrap();
+    // In the middle of its work.
+    scene.receiver.wait_at("/hook", 2_000).await;
+
+    let new = old.upgraded(after).unwrap();
+    proxy.lead_to(([127, 0, 0, 1], new.port()).into());
+    scene.database = Database { cluster: &new, name: scene.database.name.clone() };
+    scene.client = scene.database.connect().await;
+    scene.client.batch_execute(&format!("{emit}(20001, 20100) AS n")).await.unwrap();
+    until(&scene.client, "NOT EXISTS (SELECT FROM klaxon.outbox)").await;
+    let mut told: Vec<_> = scene
+        .receiver
+        .requests_at("/hook")
+        .iter()
+        .map(|request| request.json()["data"]["n"].as_i64())
+        .collect();
+    told.sort_unstable();
+    assert!(told == (1..=20_100).map(Some).collect::<Vec<_>>(), "{} requests", told.len());
+    worker.signal("TERM");
+    assert_eq!(worker.wait().await.code(), Some(0), "{:#?}", worker.log());
+    scene.database_url(scene.database.worker_url());
+    let verified =
+        scene.installation.run(&["audit", "verify", "--database-url", &scene.database.url()]).await;
+    assert_eq!(verified.status.code(), Some(0), "{}", String::from_utf8_lossy(&verified.stdout));
 }

@@ -81,3 +81,64 @@ async fn a_worker_that_is_told_to_stop_while_it_takes_a_shard_sends_nothing_of_i
         .collect();
     assert_eq!(left, [late], "it waits for the next worker");
 }
+
+/// Advisory locks are anybody's who may connect.
+#[tokio::test]
+async fn whoever_locks_a_shard_and_is_no_worker_is_named() {
+    let scene = Scene::set(Database::new()).await;
+    let holder = scene.database.connect().await;
+    holder
+        .batch_execute("SELECT pg_advisory_lock(x'6b6c6178'::integer, n) FROM generate_series(7, 8) AS n")
+        .await
+        .unwrap();
+    let pid: i32 = holder.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+    let mut worker = scene.worker(&[]).await;
+    let line = worker
+        .wait_for_log("who has them", |line| {
+            line.message() == "a session that is no worker's has the locks of shards: nobody delivers them"
+        })
+        .await;
+    assert_eq!((line.field("pid"), line.field("shards")), (&json!(pid), &json!(2)));
+    assert_eq!(line.field("role"), "postgres");
+    holder.batch_execute("SELECT pg_advisory_unlock_all()").await.unwrap();
+    until(&scene.client, "(SELECT cardinality(shards) = 64 FROM klaxon.worker)").await;
+}
+
+/// As an extension or a trigger of an administrator's may do, without meaning any harm.
+#[tokio::test]
+async fn a_worker_whose_locks_somebody_gave_away_takes_them_anew() {
+    let scene = Scene::set(Database::new()).await;
+    let one = scene.webhook("one", Hook::default(), json!({}), &["run.failed"]).await;
+    let other = scene.webhook("other", Hook::default(), json!({}), &["run.failed"]).await;
+    assert_eq!((one - other) & 1, 1);
+    let mut first = scene.worker(&[]).await;
+    scene
+        .client
+        .batch_execute(
+            "CREATE TABLE given (n int);
+             CREATE FUNCTION give() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+                 BEGIN
+                     IF NOT EXISTS (SELECT FROM public.given) THEN
+                         PERFORM pg_advisory_unlock_all();
+                         INSERT INTO public.given VALUES (1);
+                     END IF;
+                     RETURN NEW;
+                 END
+             $$;
+             CREATE TRIGGER give BEFORE UPDATE ON klaxon.worker FOR EACH ROW EXECUTE FUNCTION give()",
+        )
+        .await
+        .unwrap();
+    until(&scene.client, "EXISTS (SELECT FROM given)").await;
+    // It finds out when it is to hand over what it has not.
+    let _second = scene.worker(&[]).await;
+    first
+        .wait_for_log("that its locks are gone", |line| {
+            line.message() == "cannot reach postgres"
+                && line.field("error").as_str().is_some_and(|error| error.contains("locks"))
+        })
+        .await;
+    scene.emit("run.failed", json!({})).await;
+    until(&scene.client, "(SELECT count(*) = 2 FROM klaxon.delivery WHERE status = 'sent')").await;
+    until(&scene.client, "(SELECT count(*) = 2 AND min(cardinality(shards)) = 32 FROM klaxon.worker)").await;
+}

@@ -6,6 +6,8 @@ use klaxon_tests::limit::within;
 use klaxon_tests::process;
 use klaxon_tests::receiver::Hook;
 use klaxon_tests::scene::Scene;
+use klaxon_tests::until::until;
+use klaxon_tests::worker::{LogLine, Worker};
 use serde_json::json;
 use tokio_postgres::Client;
 
@@ -188,4 +190,134 @@ async fn a_task_that_still_runs_is_found_slow_and_a_silent_agent_offline() {
     }
     let query = "SELECT count(*) FROM klaxon.event WHERE type IN ('task.slow', 'agent.offline')";
     assert_eq!(number(&scene.client, query).await, 4);
+}
+
+const TASKS: &str = "(task_id text PRIMARY KEY, state text, budget_ms int, started_at timestamptz)";
+
+/// A worker for a channel that hears of slow tasks, silent agents and failed tasks, with a table of tasks of each
+/// name.
+async fn clock<'c>(tables: &[&str]) -> (Scene<'c>, Worker) {
+    let scene = Scene::set(Database::new()).await;
+    let events = ["task.slow", "agent.offline", "task.failed"];
+    scene.webhook("hook", Hook::default(), json!({}), &events).await;
+    for table in tables {
+        let create = format!("CREATE TABLE {table} {TASKS}; SELECT klaxon.watch_tasks('{table}')");
+        scene.client.batch_execute(&create).await.unwrap();
+    }
+    let worker = scene.worker(&[]).await;
+    (scene, worker)
+}
+
+/// Everything that has nothing to do with the table that cannot be looked at.
+async fn the_rest_goes_on(scene: &Scene<'_>) {
+    scene
+        .client
+        .batch_execute("INSERT INTO good VALUES ('good', 'running', 10, now()); SELECT klaxon.heartbeat('quiet', timeout => '10 ms')")
+        .await
+        .unwrap();
+    scene.emit("task.failed", json!({})).await;
+    let mut told: Vec<_> = scene
+        .receiver
+        .wait_at("/hook", 3)
+        .await
+        .iter()
+        .map(|request| request.json()["type"].as_str().unwrap().to_owned())
+        .collect();
+    told.sort();
+    assert_eq!(told, ["agent.offline", "task.failed", "task.slow"]);
+    until(&scene.client, "NOT EXISTS (SELECT FROM klaxon.outbox)").await;
+}
+
+fn is_left_alone(line: &LogLine, table: &str, state: &str) -> bool {
+    line.message() == "a watched table is left alone for a while"
+        && line.field("table") == table
+        && line.field("reason").as_str().is_some_and(|reason| reason.contains(state))
+}
+
+fn is_lost(worker: &Worker) -> bool {
+    worker.log().iter().any(|line| line.message() == "cannot reach postgres")
+}
+
+#[tokio::test]
+async fn a_watched_table_that_somebody_has_locked_holds_up_nobody() {
+    let (scene, mut worker) = clock(&["bad", "good"]).await;
+    let holder = scene.database.connect().await;
+    holder
+        .batch_execute("BEGIN; LOCK TABLE bad; INSERT INTO bad VALUES ('bad', 'running', 10, now())")
+        .await
+        .unwrap();
+    let locked = worker.wait_for_log("that one is locked", |line| is_left_alone(line, "public.bad", "55P03"));
+    locked.await;
+    the_rest_goes_on(&scene).await;
+    holder.batch_execute("COMMIT").await.unwrap();
+    let told = scene.receiver.wait_at("/hook", 4).await.remove(3).json();
+    assert_eq!(told["data"]["task_id"], "bad");
+    assert!(!is_lost(&worker));
+}
+
+/// Its policies are its owner's own code.
+#[tokio::test]
+async fn watched_tables_whose_policies_never_end_and_give_locks_away_hold_up_nobody() {
+    let (scene, mut worker) = clock(&["bad", "worse", "good"]).await;
+    scene.client.batch_execute("CREATE ROLE policy_owner").await.unwrap();
+    // The worse one does not let itself be cancelled.
+    for (table, handler) in
+        [("bad", ""), ("worse", "EXCEPTION WHEN query_canceled THEN PERFORM pg_sleep(600);")]
+    {
+        let policy = format!(
+            "CREATE FUNCTION never_{table}() RETURNS boolean LANGUAGE plpgsql AS $$
+                 BEGIN
+                     PERFORM pg_advisory_unlock_all(), pg_advisory_lock(7), pg_sleep(600);
+                     RETURN false;
+                 {handler}
+                 END
+             $$;
+             INSERT INTO {table} VALUES ('{table}', 'running', 10, now());
+             ALTER TABLE {table} OWNER TO policy_owner;
+             ALTER TABLE {table} ENABLE ROW LEVEL SECURITY;
+             ALTER TABLE {table} FORCE ROW LEVEL SECURITY;
+             CREATE POLICY never ON {table} USING (never_{table}())"
+        );
+        scene.client.batch_execute(&policy).await.unwrap();
+    }
+    worker.wait_for_log("that one is slow", |line| is_left_alone(line, "public.bad", "57014")).await;
+    worker.wait_for_log("that one is slower", |line| is_left_alone(line, "public.worse", "no answer")).await;
+    the_rest_goes_on(&scene).await;
+    let locks =
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid::bigint = x'6b6c6178'::bigint
+                 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    assert_eq!(number(&scene.client, locks).await, 64);
+    until(
+        &scene.client,
+        "NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = 7 AND classid = 0)",
+    )
+    .await;
+    assert!(!is_lost(&worker));
+    worker.signal("TERM");
+    assert!(worker.wait().await.success());
+    let ours = "datname = current_database() AND application_name LIKE 'klaxon%'";
+    until(&scene.client, &format!("NOT EXISTS (SELECT FROM pg_stat_activity WHERE {ours})")).await;
+    scene.client.batch_execute("DROP TABLE bad, worse; DROP ROLE policy_owner").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_watched_table_whose_query_fails_is_told_of_without_what_is_in_it() {
+    let (scene, mut worker) = clock(&["good"]).await;
+    scene
+        .client
+        .batch_execute(
+            "CREATE TABLE bad (task_id text, state text, budget_ms int, started_at text);
+             INSERT INTO bad VALUES ('1', 'running', 10, 'confidential');
+             SELECT klaxon.watch_tasks('bad')",
+        )
+        .await
+        .unwrap();
+    let failed = worker.wait_for_log("that one fails", |line| is_left_alone(line, "public.bad", "22007"));
+    assert!(!failed.await.0.to_string().contains("confidential"));
+    the_rest_goes_on(&scene).await;
+    until(
+        &scene.client,
+        "(SELECT count(*) = 1 FROM klaxon.watcher_error WHERE message LIKE '%confidential%')",
+    )
+    .await;
 }

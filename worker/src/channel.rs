@@ -35,11 +35,13 @@ impl Courier {
 
     /// Makes one attempt.
     pub async fn deliver(&self, channel: &Channel, delivery: &Delivery) -> Answer {
-        let target = match &channel.settings {
-            Ok(settings) => &settings.target,
+        let (target, rules) = match &channel.settings {
+            Ok(settings) => (&settings.target, &settings.delivery),
             Err(problem) => return Answer::dead(format!("the channel's config does not open: {problem}")),
         };
-        let message = Message::new(channel, delivery, &self.options);
+        let new = || Message::new(channel, delivery, &self.options);
+        // A template over a large payload may take its time: this thread's, and not that of what else it would do.
+        let message = if rules.template.is_some() { tokio::task::block_in_place(new) } else { new() };
         let answer = match target.render(&message) {
             Err(problem) => Answer::dead(problem),
             Ok(Request::Http(post)) => match self.http.post(post).await {

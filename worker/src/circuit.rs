@@ -17,6 +17,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 pub enum Health {
     /// It answered, if only to refuse this message.
     Answers,
+    /// It did, but took its time.
+    Lags,
     /// It could not be reached, did not answer in time, or said that it is out of order (5xx).
     Fails,
 }
@@ -59,7 +61,7 @@ impl Circuit {
     /// still close it, but do not lengthen the pause.
     pub fn record(&mut self, health: Health, now: DbTime) {
         match health {
-            Health::Answers => *self = Self::default(),
+            Health::Answers | Health::Lags => *self = Self::default(),
             Health::Fails => {
                 self.failures = self.failures.saturating_add(1);
                 let probe_failed = matches!(self.gate(now), Gate::Probe);

@@ -73,7 +73,7 @@ pub struct Settings {
     #[serde(default, deserialize_with = "value::list")]
     pub allow_port: Vec<u16>,
     /// Networks opened in the egress policy.
-    #[serde(default, deserialize_with = "value::list")]
+    #[serde(default, deserialize_with = "value::networks")]
     pub egress_allow: Vec<IpNet>,
     /// As curl's `--connect-to`.
     #[serde(default, deserialize_with = "value::list")]

@@ -18,6 +18,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use subtle::ConstantTimeEq as _;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio::time::sleep;
 
 use self::page::Page;
 use crate::metrics::{Recorder, Served};
@@ -27,6 +28,8 @@ mod page;
 
 /// How long a client may take to send a request's head.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// After a connection that could not be accepted.
+const PAUSE: Duration = Duration::from_millis(100);
 /// Connections at a time: whoever opens more waits.
 const CONNECTIONS: usize = 64;
 
@@ -99,8 +102,12 @@ impl Console {
             loop {
                 // Nobody closes it.
                 let Ok(place) = Arc::clone(&room).acquire_owned().await else { return };
-                // A connection that broke before it was accepted is its client's affair.
-                let Ok((stream, _)) = listener.accept().await else { continue };
+                // A connection that broke before it was accepted is its client's affair. Where the process has no
+                // descriptor left, the next would fail at once as well.
+                let Ok((stream, _)) = listener.accept().await else {
+                    sleep(PAUSE).await;
+                    continue;
+                };
                 let console = Arc::clone(&console);
                 tokio::spawn(async move {
                     let service = service_fn(move |request| {

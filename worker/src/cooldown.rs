@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use tokio_postgres::{Client, Error};
 use uuid::Uuid;
 
+use crate::clock::DbTime;
 use crate::schedule::Pending;
 use crate::statement::Statements;
 
@@ -23,6 +24,21 @@ pub struct Passed {
     pub held_for: Option<Duration>,
 }
 
+/// A delivery to decide on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// The subscription whose cooldown it waits for.
+    pub subscription: i64,
+    /// The task, as in `outbox.cooldown_task`.
+    pub task: String,
+    /// The delivery.
+    pub delivery: Uuid,
+    /// Where it goes.
+    pub channel: i64,
+    /// When it is due.
+    pub due_at: DbTime,
+}
+
 /// What is known of each delivery that was asked about: that it may be sent, or (`None`) that it is
 /// not decided yet. One that is missing was held back, and is gone.
 pub type Decided = HashMap<Uuid, Option<Passed>>;
@@ -35,13 +51,15 @@ pub type Decided = HashMap<Uuid, Option<Passed>>;
 pub async fn settle(
     client: &Client,
     statements: &Statements,
-    waiting: &[(i64, String, Uuid)],
+    waiting: &[Question],
 ) -> Result<Decided, Error> {
-    let subscriptions: Vec<i64> = waiting.iter().map(|(subscription, _, _)| *subscription).collect();
-    let tasks: Vec<&str> = waiting.iter().map(|(_, task, _)| task.as_str()).collect();
-    let deliveries: Vec<Uuid> = waiting.iter().map(|(_, _, delivery)| *delivery).collect();
+    let subscriptions: Vec<i64> = waiting.iter().map(|question| question.subscription).collect();
+    let tasks: Vec<&str> = waiting.iter().map(|question| question.task.as_str()).collect();
+    let deliveries: Vec<Uuid> = waiting.iter().map(|question| question.delivery).collect();
+    let channels: Vec<i64> = waiting.iter().map(|question| question.channel).collect();
+    let due_times: Vec<DbTime> = waiting.iter().map(|question| question.due_at).collect();
     client.execute(&statements.cooldown, &[&subscriptions, &tasks]).await?;
-    let rows = client.query(&statements.passed, &[&deliveries]).await?;
+    let rows = client.query(&statements.passed, &[&deliveries, &channels, &due_times]).await?;
     let decided = rows.iter().map(|row| {
         let held_for: Option<i64> = row.try_get("held_for")?;
         let held_for = held_for.and_then(|micros| u64::try_from(micros).ok()).map(Duration::from_micros);
@@ -72,17 +90,21 @@ impl Waiting {
         self.not_before.filter(|_| !self.rows.is_empty())
     }
 
-    /// What to decide next: subscription, task and delivery.
-    pub fn next(&mut self, now: Instant) -> Option<Vec<(i64, String, Uuid)>> {
+    /// What to decide next.
+    pub fn next(&mut self, now: Instant) -> Option<Vec<Question>> {
         if self.rows.is_empty() || !self.asked.is_empty() || self.not_before.is_some_and(|at| now < at) {
             return None;
         }
         self.not_before = None;
         self.asked = self.rows.drain(..self.rows.len().min(BATCH)).collect();
-        let key = |row: &Pending| {
-            (row.subscription_id.unwrap_or_default(), row.cooldown_task.clone().unwrap_or_default(), row.id)
+        let question = |row: &Pending| Question {
+            subscription: row.subscription_id.unwrap_or_default(),
+            task: row.cooldown_task.clone().unwrap_or_default(),
+            delivery: row.id,
+            channel: row.channel_id,
+            due_at: row.due_at,
         };
-        Some(self.asked.iter().map(key).collect())
+        Some(self.asked.iter().map(question).collect())
     }
 
     /// It was decided: what may be sent, with what it is to tell, and what was held back. The rest goes
@@ -123,7 +145,6 @@ impl Waiting {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::DbTime;
 
     fn row(id: u128, task: &str) -> Pending {
         let at = DbTime::from_unix_micros(0);
@@ -156,7 +177,14 @@ mod tests {
         let (mut waiting, now) = (Waiting::default(), Instant::now());
         (1..=3).for_each(|id| waiting.push(row(id, "mail")));
         let asked = waiting.next(now).unwrap();
-        assert_eq!(asked[0], (7, "mail".to_owned(), Uuid::from_u128(1)));
+        let question = Question {
+            subscription: 7,
+            task: "mail".to_owned(),
+            delivery: Uuid::from_u128(1),
+            channel: 1,
+            due_at: DbTime::from_unix_micros(0),
+        };
+        assert_eq!(asked[0], question);
         assert!(waiting.next(now).is_none(), "one question at a time");
         let told = Passed { held_back: 41, held_for: Some(Duration::from_secs(300)) };
         let decided = Decided::from([(Uuid::from_u128(1), Some(told)), (Uuid::from_u128(3), None)]);
@@ -166,7 +194,7 @@ mod tests {
             (passed[0].held_back, passed[0].held_for, &passed[0].cooldown_task),
             (41, told.held_for, &None)
         );
-        assert_eq!(waiting.next(now).unwrap()[0].2.as_u128(), 3);
+        assert_eq!(waiting.next(now).unwrap()[0].delivery.as_u128(), 3);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use anyhow::{Context as _, bail};
 use futures_util::{StreamExt as _, stream};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::config::Host;
 use tokio_postgres::error::SqlState;
@@ -47,6 +48,8 @@ pub struct Session {
     pub client: Client,
     /// What the session is notified of.
     pub notifications: UnboundedReceiver<Notification>,
+    /// The connection. Without a client it ends once all is answered that was asked; aborted, at once.
+    pub connection: JoinHandle<()>,
 }
 
 impl Target {
@@ -164,7 +167,7 @@ fn is_refused(error: &tokio_postgres::Error) -> bool {
 async fn open(config: &Config, tls: MakeRustlsConnect) -> Result<Session, tokio_postgres::Error> {
     let (client, mut connection) = config.connect(tls).await?;
     let (sender, notifications) = unbounded_channel();
-    tokio::spawn(async move {
+    let connection = tokio::spawn(async move {
         let mut messages = stream::poll_fn(move |context| connection.poll_message(context));
         while let Some(message) = messages.next().await {
             match message {
@@ -181,7 +184,7 @@ async fn open(config: &Config, tls: MakeRustlsConnect) -> Result<Session, tokio_
         }
     });
     client.batch_execute(SESSION).await?;
-    Ok(Session { client, notifications })
+    Ok(Session { client, notifications, connection })
 }
 
 /// An error of Postgres' own: what it says, and its SQLSTATE.

@@ -1,12 +1,39 @@
 //! Which deployment a database belongs to: a copy of it in another place must not page anyone.
 
 use anyhow::{Context as _, bail};
-use klaxon_model::seal::SecretKey;
 use klaxon_model::version::{self, Behind};
 use tokio_postgres::{Client, GenericClient, Transaction};
 use uuid::Uuid;
 
 use crate::database::describe;
+use crate::keys::Keys;
+
+/// A key that the deployment uses and the key files do not have.
+#[derive(Debug, thiserror::Error)]
+pub enum MissingKey {
+    /// Secrets would not open.
+    #[error(
+        "the database seals secrets to public key {public}, which none of the secret-key-file's keys opens: \
+         restore that file, or run \"SELECT klaxon.set_public_key('{own}')\" as a superuser and write every secret again"
+    )]
+    Secret {
+        /// The key that is sealed to.
+        public: String,
+        /// The newest of the file.
+        own: String,
+    },
+    /// The log could not be continued, so that nothing that is sent could be settled.
+    #[error(
+        "the audit log is under key {id}, which audit-key-file does not have (its newest is {own}): \
+         restore that file, or copy both key files from where \"klaxon keys rotate\" was called"
+    )]
+    Audit {
+        /// The key that the log's next record must be under.
+        id: String,
+        /// The newest of the file.
+        own: String,
+    },
+}
 
 /// What the database says of itself; none before `klaxon init`.
 #[derive(Clone, Debug, Default)]
@@ -62,12 +89,12 @@ pub async fn read(client: &Client) -> anyhow::Result<Deployment> {
     })
 }
 
-/// Refuses a database that is another deployment's, or whose secrets are sealed to another key. Returns what it says of
-/// itself.
+/// Refuses a database that is another deployment's, or whose secrets are sealed to another key, or whose log is under
+/// another. Returns what it says of itself.
 ///
 /// # Errors
-/// What differs, and what to run.
-pub async fn check(client: &Client, id: Option<&str>, keys: &[SecretKey]) -> anyhow::Result<Deployment> {
+/// What differs, and what to run; a [`MissingKey`] where it is a key.
+pub async fn check(client: &Client, id: Option<&str>, keys: &Keys) -> anyhow::Result<Deployment> {
     let found = read(client).await?;
     let id = id.context("deployment-id is not set: \"klaxon init\" writes it")?;
     match found.id.as_deref() {
@@ -79,18 +106,21 @@ pub async fn check(client: &Client, id: Option<&str>, keys: &[SecretKey]) -> any
         Some(_) => {}
     }
     let public = found.public_key.as_deref().unwrap_or_default();
-    if !keys.iter().any(|key| key.public().to_base64() == public) {
-        bail!(
-            "the database seals secrets to public key {public}, which none of the secret-key-file's keys opens: \
-             restore that file, or run \"SELECT klaxon.set_public_key('{}')\" as a superuser and write every secret again",
-            keys.first().map(|key| key.public().to_base64()).unwrap_or_default()
-        );
+    if !keys.secret.iter().any(|key| key.public().to_base64() == public) {
+        let own = keys.secret.first().map(|key| key.public().to_base64()).unwrap_or_default();
+        bail!(MissingKey::Secret { public: public.to_owned(), own });
     }
-    let head = client.query_opt("SELECT FROM klaxon.audit_head", &[]).await.map_err(describe)?;
-    if head.is_none() {
+    let head = client.query_opt("SELECT key_id FROM klaxon.audit_head", &[]).await.map_err(describe)?;
+    let Some(head) = head else {
         bail!(
             "the audit log has no head: restore klaxon.audit_head; \"klaxon audit verify\" says how the log stands"
         );
+    };
+    // None before the first record.
+    let in_use: Option<String> = head.try_get(0)?;
+    if let Some(id) = in_use.filter(|id| keys.audit.iter().all(|key| key.id() != id)) {
+        let own = keys.audit.first().map(|key| key.id().to_owned()).unwrap_or_default();
+        bail!(MissingKey::Audit { id, own });
     }
     Ok(found)
 }

@@ -76,6 +76,7 @@ pub struct Directory {
     wanted_channels: BTreeSet<i64>,
     wanted_projects: BTreeSet<String>,
     used_channels: BTreeSet<i64>,
+    used_projects: BTreeSet<String>,
     read_at: Instant,
     changed: bool,
 }
@@ -90,6 +91,7 @@ impl Directory {
             wanted_channels: BTreeSet::new(),
             wanted_projects: BTreeSet::new(),
             used_channels: BTreeSet::new(),
+            used_projects: BTreeSet::new(),
             read_at: now,
             changed: false,
         }
@@ -114,7 +116,12 @@ impl Directory {
         };
         let Some(slug) = project else { return (found, None) };
         match self.projects.get(slug) {
-            Some(project) => (found, project.clone()),
+            Some(project) => {
+                if !self.used_projects.contains(slug) {
+                    self.used_projects.insert(slug.to_owned());
+                }
+                (found, project.clone())
+            }
             None => {
                 self.wanted_channels.insert(channel_id);
                 self.wanted_projects.insert(slug.to_owned());
@@ -137,11 +144,11 @@ impl Directory {
         }
         if again {
             (self.changed, self.read_at) = (false, now);
-            let used = std::mem::take(&mut self.used_channels);
-            self.wanted_channels.extend(used);
-            self.wanted_projects.extend(self.projects.keys().cloned());
+            self.wanted_channels.append(&mut self.used_channels);
+            self.wanted_projects.append(&mut self.used_projects);
             // Kept until the answer is there, so that deliveries do not wait for it.
             self.channels.retain(|id, _| self.wanted_channels.contains(id));
+            self.projects.retain(|slug, _| self.wanted_projects.contains(slug));
         }
         Some(Request {
             channels: std::mem::take(&mut self.wanted_channels).into_iter().collect(),
@@ -251,4 +258,36 @@ pub fn open(
         secrets.insert(field.clone(), plain.value);
     }
     config::open(kind, &config, &secrets).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(directory: &mut Directory, now: Instant) -> Option<Request> {
+        let request = directory.request(now)?;
+        let (routes, projects) = (Vec::new(), Vec::new());
+        directory.apply(Loaded { request: request.clone(), routes, projects, types: HashMap::new() });
+        Some(request)
+    }
+
+    #[test]
+    fn what_nobody_has_used_for_a_while_is_forgotten() {
+        let now = Instant::now();
+        let mut directory = Directory::new(now);
+        for run in 0..100 {
+            directory.find(1, Some(&format!("run-{run}")));
+            directory.find(run, None);
+        }
+        assert_eq!(
+            read(&mut directory, now).map(|all| (all.channels.len(), all.projects.len())),
+            Some((100, 100))
+        );
+        directory.find(1, Some("run-1"));
+        let (channels, projects) = (vec![1], vec!["run-1".to_owned()]);
+        assert_eq!(read(&mut directory, now + STALE), Some(Request { channels, projects }));
+        assert_eq!((directory.channels.len(), directory.projects.len()), (1, 1));
+        assert_eq!(read(&mut directory, now + 2 * STALE), Some(Request::default()));
+        assert!(directory.channels.is_empty() && directory.projects.is_empty());
+    }
 }

@@ -18,6 +18,7 @@ use ipnet::IpNet;
 mod http;
 mod policy;
 pub mod smtp;
+mod trust;
 
 pub use http::Http;
 pub use smtp::Mailer;
@@ -241,5 +242,7 @@ impl Guard {
 mod resolve_tests;
 #[cfg(test)]
 pub mod tests;
+#[cfg(test)]
+mod trust_tests;
 #[cfg(test)]
 mod url_tests;

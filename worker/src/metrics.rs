@@ -103,7 +103,7 @@ pub const OWN: [Metric; 9] = [
 ];
 
 /// What the database says of itself, whichever worker is asked.
-pub const DATABASE: [Metric; 10] = [
+pub const DATABASE: [Metric; 11] = [
     gauge(
         "klaxon_database_up",
         &["database"],
@@ -125,6 +125,11 @@ pub const DATABASE: [Metric; 10] = [
         "klaxon_audit_unsealed",
         &["database"],
         "Rows of the audit log without a seal, and changes that are not in it yet",
+    ),
+    gauge(
+        "klaxon_notify_queue_usage",
+        &["database"],
+        "How much of the server's queue of notifications is taken, from 0 to 1: at 1 whoever notifies is refused",
     ),
 ];
 
@@ -226,7 +231,7 @@ impl Recorder {
         metrics::gauge!(IN_FLIGHT).set(in_flight as f64);
         for (database, gauges) in databases {
             let up = f64::from(u8::from(gauges.is_some()));
-            let values = gauges.as_ref().map_or([f64::NAN; 9], Gauges::values);
+            let values = gauges.as_ref().map_or([f64::NAN; 10], Gauges::values);
             for (metric, value) in DATABASE.iter().zip([up].into_iter().chain(values)) {
                 metrics::gauge!(metric.name, "database" => (*database).to_owned()).set(value);
             }

@@ -49,11 +49,11 @@ impl<T> Default for Kept<T> {
 
 /// What is measured of a database, in the order of `gauges.sql`.
 #[derive(Clone, Copy, Debug)]
-pub struct Gauges([f64; 9]);
+pub struct Gauges([f64; 10]);
 
 impl Gauges {
     /// The values, in order.
-    pub fn values(&self) -> [f64; 9] {
+    pub fn values(&self) -> [f64; 10] {
         self.0
     }
 }
@@ -168,7 +168,7 @@ fn silent() -> anyhow::Error {
 
 async fn read_gauges(client: &Client) -> Result<Gauges, tokio_postgres::Error> {
     let row = client.query_one(include_str!("sql/gauges.sql"), &[]).await?;
-    let mut values = [0.0; 9];
+    let mut values = [0.0; 10];
     for (at, value) in values.iter_mut().enumerate() {
         *value = match row.columns()[at].type_() {
             &tokio_postgres::types::Type::FLOAT8 => row.try_get(at)?,

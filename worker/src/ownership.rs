@@ -180,6 +180,25 @@ pub async fn unlock(
     as_shards(&unlocked?)
 }
 
+/// Says who holds `shards` without being a worker, where somebody does.
+///
+/// # Errors
+///
+/// Where the session breaks.
+pub async fn tell_of_holders(client: &Client, statements: &Statements, shards: Shards) -> Result<(), Error> {
+    for row in client.query(&statements.holders, &[&LOCK_CLASS, &as_integers(shards)]).await? {
+        let (pid, role): (Option<i32>, Option<String>) = (row.try_get("pid")?, row.try_get("role")?);
+        let shards: i64 = row.try_get("shards")?;
+        tracing::warn!(
+            pid,
+            role,
+            shards,
+            "a session that is no worker's has the locks of shards: nobody delivers them"
+        );
+    }
+    Ok(())
+}
+
 /// Puts on record that these shards of worker `me` are worked with care no longer.
 ///
 /// # Errors

@@ -8,6 +8,7 @@ mod flight;
 mod job;
 mod queue;
 pub mod test;
+mod tick;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_postgres::{Client, Notification};
@@ -26,7 +27,7 @@ use self::job::{DEADLINE, Database, Lost};
 use crate::backoff;
 use crate::channel::Courier;
 use crate::database::{Session, Target, describe, is_passing};
-use crate::deployment;
+use crate::deployment::{self, MissingKey};
 use crate::keyring::Keyring;
 use crate::metrics::Served;
 use crate::statement::{self, Statements};
@@ -35,6 +36,9 @@ use crate::trace::Tracer;
 /// How much longer than one attempt may take a worker that was told to stop waits for what is on its
 /// way.
 const DRAIN_MARGIN: Duration = Duration::from_secs(4);
+
+/// How long to leave the key files alone that lack a key.
+const KEYS_PAUSE: Duration = Duration::from_secs(5);
 
 /// What the engines of all databases share.
 #[derive(Debug)]
@@ -113,6 +117,8 @@ pub async fn run(
 enum Unopened {
     /// Postgres is away: it is waited for.
     Away(anyhow::Error),
+    /// A key is not in the files.
+    Locked(MissingKey),
     /// It refuses this worker, or this worker it.
     Refused(anyhow::Error),
 }
@@ -128,12 +134,33 @@ async fn serve(
     while !*shutdown.borrow() {
         let lost = match open(&shared, &target, engine.worker()).await {
             Err(Unopened::Refused(error)) => return Err(error.context(target.name().to_owned())),
+            // The keys were renewed on another host: the files are on their way here.
+            Err(Unopened::Locked(missing)) if engine.has_served() => {
+                tracing::error!(
+                    database = target.name(),
+                    error = missing.to_string(),
+                    "waiting for the deployment's keys"
+                );
+                tokio::select! {
+                    () = sleep(KEYS_PAUSE) => {}
+                    _ = shutdown.changed() => {}
+                }
+                continue;
+            }
+            Err(Unopened::Locked(missing)) => {
+                return Err(anyhow::Error::new(missing).context(target.name().to_owned()));
+            }
             Err(Unopened::Away(error)) => format!("{error:#}"),
             Ok((database, notifications)) => {
                 tracing::info!(database = target.name(), worker = %engine.worker(), "serving");
                 let began = Instant::now();
                 shared.served.begin();
-                let ended = engine.serve(Arc::new(database), notifications, &mut shutdown).await;
+                let tick = Arc::<Notify>::default();
+                // Ends with the session: which server that was, or whether this worker's turn, is not known after it.
+                let mut ticking = JoinSet::new();
+                ticking.spawn(tick::keep(target.clone(), Arc::clone(&tick)));
+                let ended = engine.serve(Arc::new(database), notifications, tick, &mut shutdown).await;
+                drop(ticking);
                 shared.served.end();
                 if began.elapsed() > DEADLINE {
                     attempt = 0;
@@ -172,7 +199,10 @@ async fn open(
     match timeout(DEADLINE, prepare(shared, target, worker, &client)).await {
         Ok(Ok((statements, schema))) => Ok((Database { client, statements, schema }, notifications)),
         Ok(Err(error)) if client.is_closed() || is_passing(&error) => Err(Unopened::Away(error)),
-        Ok(Err(error)) => Err(Unopened::Refused(error)),
+        Ok(Err(error)) => Err(match error.downcast() {
+            Ok(missing) => Unopened::Locked(missing),
+            Err(error) => Unopened::Refused(error),
+        }),
         Err(_) => Err(Unopened::Away(Lost::Silent.into())),
     }
 }
@@ -192,7 +222,7 @@ async fn prepare(
     // A rotation may have gone by while there was no session.
     shared.keyring.reload();
     let keys = shared.keyring.keys();
-    let found = deployment::check(client, shared.deployment_id.as_deref(), &keys.secret).await?;
+    let found = deployment::check(client, shared.deployment_id.as_deref(), &keys).await?;
     client.batch_execute(statement::SETTINGS).await.map_err(describe)?;
     let statements = Statements::prepare(client).await.map_err(describe)?;
     let version = env!("CARGO_PKG_VERSION");

@@ -48,6 +48,6 @@ macro_rules! statements {
 }
 
 statements! {
-    answer_test, append, channels, cooldown, count, disable, discover, event_types, fence, first_due, give_up, heartbeat, leave, lock, overflow,
-    passed, projects, refill, register, sent, start, take_tests, tick, trust, unlock, unsent,
+    answer_test, append, channels, cooldown, count, disable, discover, event_types, fence, first_due, give_up, heartbeat, holders, leave, lock, overflow,
+    passed, projects, refill, register, sent, start, take_tests, trust, unlock, unsent,
 }

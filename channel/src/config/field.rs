@@ -115,7 +115,10 @@ pub fn url(field: &str, text: &str, allow_http: bool) -> Result<Url, ConfigError
 pub fn vendor_url(map: &Map<String, Value>, field: &str, hosts: &[&str]) -> Result<Given, ConfigError> {
     let value = required_secret(map, field)?;
     if let Given::Clear(text) = &value {
-        let url = url(field, text, false)?;
+        let url = url(field, text, true)?;
+        if url.scheme() != "https" {
+            return Err(ConfigError::new(field, "must be https", "It is so on the vendor's page."));
+        }
         let host = url.host_str().unwrap_or_default();
         let is_theirs = hosts.iter().any(|theirs| match theirs.strip_prefix('*') {
             Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix),

@@ -178,6 +178,10 @@ fn http_is_the_superusers_to_allow() {
         check(Kind::Webhook, &config, &rules).unwrap().destination.as_deref(),
         Some("http://x.com:80")
     );
+    assert!(check(Kind::Webhook, &config, &Rules::default()).unwrap_err().hint.contains("klaxon.allow_http"));
+    // A vendor's is https always: what would not help is not named.
+    let error = check(Kind::Slack, &json!({"webhook_url": "http://hooks.slack.com/x"}), &rules).unwrap_err();
+    assert_eq!((error.problem.as_str(), error.hint.contains("allow_http")), ("must be https", false));
 }
 
 #[test]

@@ -57,7 +57,9 @@ impl Form for Discord {
     fn render(&self, message: &Message<'_>) -> Result<Request, String> {
         let mut url: url::Url =
             self.webhook_url.clear()?.parse().map_err(|_| "webhook_url is no URL".to_owned())?;
-        let path = format!("{}/slack", url.path().trim_end_matches('/'));
+        // Some copy it with that.
+        let path = url.path().trim_end_matches('/');
+        let path = format!("{}/slack", path.strip_suffix("/slack").unwrap_or(path));
         url.set_path(&path);
         // Within an address an @ could still be a mention; there it has another spelling.
         let link = message.link.as_ref().map(|link| format!("\n{}", link.replace('@', "%40")));

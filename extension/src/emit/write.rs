@@ -15,9 +15,12 @@ use crate::matcher::Subscription;
 /// Rows gathered before they are inserted: bounds the memory of a statement that emits millions.
 const BATCH: usize = 8192;
 
+/// Due at once where the subscription is no digest any more: what was compiled may be older than what this reads.
 const INSERT_DIGEST: &str = "
     WITH due AS MATERIALIZED (
-        SELECT s.id, klaxon.digest_due(s.digest_at, s.digest_timezone, pg_catalog.now()) AS at
+        SELECT s.id, coalesce(
+            klaxon.digest_due(s.digest_at, klaxon.known_timezone(s.digest_timezone), pg_catalog.now()), pg_catalog.now()
+        ) AS at
         FROM (SELECT DISTINCT u.id FROM unnest($2) AS u (id)) AS u
         JOIN klaxon.subscription AS s ON s.id OPERATOR(pg_catalog.=) u.id
     )

@@ -60,6 +60,8 @@ pub struct Incident {
     pub from: f64,
     /// When it had ended.
     pub until: f64,
+    /// Whether what the server wrote meanwhile went with it, that something had been sent, too.
+    pub forgot: bool,
 }
 
 /// Faults, one after another.
@@ -189,7 +191,7 @@ impl<'s> Faults<'s> {
     }
 
     fn incident(&mut self, fault: &'static str, from: f64) {
-        self.incidents.push(Incident { fault, from, until: now() });
+        self.incidents.push(Incident { fault, from, until: now(), forgot: false });
     }
 
     async fn admin(&self, sql: &str) {

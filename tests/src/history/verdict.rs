@@ -90,7 +90,7 @@ pub async fn losses(client: &Client, aftermath: &Aftermath) -> Vec<Incident> {
     let times: Vec<&str> = lost.filter_map(|line| line.0["timestamp"].as_str()).collect();
     let sql = "SELECT extract(epoch FROM at::timestamptz)::double precision FROM unnest($1::text[]) AS at";
     let rows = client.query(sql, &[&times]).await.expect("the workers' clocks read");
-    let loss = |at: f64| Incident { fault: "a lost session", from: at - NOTICED, until: at };
+    let loss = |at: f64| Incident { fault: "a lost session", from: at - NOTICED, until: at, forgot: false };
     rows.iter().map(|row| loss(row.get(0))).collect()
 }
 
@@ -223,7 +223,9 @@ impl Evidence {
             }
         }
         for (incident, count) in incidents.iter().zip(blamed) {
-            if count > AT_RISK {
+            let within = |arrival: &&Arrival| (incident.from..=incident.until).contains(&arrival.at);
+            let forgotten = if incident.forgot { self.arrivals.iter().filter(within).count() } else { 0 };
+            if count > AT_RISK + forgotten {
                 verdict.wrong(format!("{count} deliveries came again after {incident:?}"));
             }
         }
@@ -316,7 +318,12 @@ mod tests {
             wrongs(move |evidence| {
                 let again = Arrival { at: 110.0, ..evidence.arrivals[0].clone() };
                 evidence.arrivals.push(again);
-                evidence.aftermath.incidents.push(Incident { fault: "a kill", from, until: from + 0.1 });
+                evidence.aftermath.incidents.push(Incident {
+                    fault: "a kill",
+                    from,
+                    until: from + 0.1,
+                    forgot: false,
+                });
             })
         };
         assert_eq!(again(105.0), [""; 0]);
@@ -324,6 +331,27 @@ mod tests {
         for unrelated in [98.0, 111.0] {
             assert!(again(unrelated)[0].contains("nothing happened between"), "{unrelated}");
         }
+    }
+
+    #[test]
+    fn no_more_arrives_twice_than_was_at_risk_or_forgotten() {
+        let again = |forgot: bool| {
+            wrongs(move |evidence| {
+                for number in 0..=AT_RISK {
+                    let at = 110.0 + number as f64 * 1e-4;
+                    let again = Arrival { at, ..evidence.arrivals[0].clone() };
+                    evidence.arrivals.push(again);
+                }
+                evidence.aftermath.incidents.push(Incident {
+                    fault: "a failover",
+                    from: 109.0,
+                    until: 111.0,
+                    forgot,
+                });
+            })
+        };
+        assert!(again(false)[0].contains("1257 deliveries came again"), "{:?}", again(false));
+        assert_eq!(again(true), [""; 0]);
     }
 
     #[test]
@@ -337,7 +365,12 @@ mod tests {
                 } else {
                     evidence.records.remove(0);
                 }
-                evidence.aftermath.incidents.push(Incident { fault: "a kill", from, until: from + 0.1 });
+                evidence.aftermath.incidents.push(Incident {
+                    fault: "a kill",
+                    from,
+                    until: from + 0.1,
+                    forgot: false,
+                });
             })
         };
         let missing = |wrongs: &[String]| wrongs.iter().any(|wrong| wrong.contains("is not in the log"));

@@ -148,7 +148,7 @@ impl Ground {
 
     /// Something happened to a worker that may have led to repetitions.
     pub fn incident(&mut self, fault: &'static str, from: f64) {
-        self.incidents.push(Incident { fault, from, until: now() });
+        self.incidents.push(Incident { fault, from, until: now(), forgot: false });
     }
 
     /// A fault has just ended: waits until something that is emitted now has arrived, and notes how long that took.

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use klaxon_tests::cluster::{SUPERUSER, Stop};
 use klaxon_tests::database::{Database, WORKER_ROLE};
+use klaxon_tests::history::faults::Incident;
 use klaxon_tests::history::now;
 use klaxon_tests::proxy::Proxy;
 use serde_json::Value;
@@ -57,6 +58,7 @@ async fn failed_over() {
     sleep(Duration::from_secs(times(30, 3) as u64)).await;
     ground.recover_by(&way, Instant::now()).await;
 
+    let from = now();
     between.silence(true);
     let heard = ground.receiver.count();
     ground.receiver.wait_for(crate::ground::DRAINED, heard + 200).await;
@@ -68,13 +70,12 @@ async fn failed_over() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let checkpoint = ground.scene.installation.folder().join("checkpoint.json");
     std::fs::write(&checkpoint, output.stdout).unwrap();
-    let from = now();
     primary.stop(Stop::Immediate).unwrap();
     drop(between);
     let promoted = Database { cluster: standby, name };
     promoted.psql("SELECT pg_promote()");
     let since = Instant::now();
-    ground.incident("a failover", from);
+    ground.incidents.push(Incident { fault: "a failover", from, until: now(), forgot: true });
     ground.scene.database = promoted;
     ground.scene.client = ground.scene.database.connect().await;
     ground.recover_by(&way, since).await;

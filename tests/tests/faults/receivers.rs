@@ -5,23 +5,33 @@ use std::time::Duration;
 use klaxon_tests::history::manners::{self, Manner, Mannered};
 use klaxon_tests::history::plan::{ILL, subscribe};
 use klaxon_tests::until::{until, until_within};
+use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::time::sleep;
 
 use crate::ground::{DRAINED, Ground};
 use crate::times;
 
+/// For how many seconds a receiver is ill, where that is asked.
+fn asked() -> Option<usize> {
+    let seconds = std::env::var("KLAXON_ILL_SECONDS").ok().filter(|seconds| !seconds.is_empty())?;
+    Some(seconds.parse().expect("KLAXON_ILL_SECONDS is a number"))
+}
+
 /// One of the receivers answers like this for a while. The others do not notice, and what was for it arrives
 /// once it is well again.
 async fn ill(test: &str, what: &str, manner: Manner) {
-    let seconds = times(30, 4);
+    let seconds = asked().unwrap_or(times(30, 4));
+    let test = asked().map_or(test.to_owned(), |seconds| format!("{test} ILL_SECONDS={seconds}"));
     let mut ground = Ground::set(&[]).await;
     let receiver = Mannered::start(&ground.scene.authority, ground.receiver.log()).await.unwrap();
     ground.scene.connect(receiver.connect_to());
     let url = format!("https://{}/ill", manners::HOST);
-    let sql =
-        "UPDATE klaxon.channel SET config = config || jsonb_build_object('url', $1::text) WHERE name = 'ill'";
-    ground.scene.client.execute(sql, &[&url]).await.unwrap();
+    // The attempts outlast the illness, by jitter's least: nothing is given up.
+    let schedule = [vec![1; 8], vec![(seconds / 8).max(1); 12]].concat();
+    let config = json!({"url": url, "retry_schedule": schedule});
+    let sql = "UPDATE klaxon.channel SET config = config || $1 WHERE name = 'ill'";
+    ground.scene.client.execute(sql, &[&config]).await.unwrap();
     ground.emit(4);
     let worker = ground.scene.worker(&["--http-timeout", "2s"]).await;
     receiver.behave(manner);
@@ -38,7 +48,7 @@ async fn ill(test: &str, what: &str, manner: Manner) {
     receiver.behave(Manner::Good);
     let pending = "NOT EXISTS (SELECT FROM klaxon.outbox AS o JOIN klaxon.channel AS c ON c.id = o.channel_id WHERE c.name = 'ill')";
     until_within(DRAINED * 2, &ground.scene.client, pending).await;
-    ground.judge(test, what, format!("{seconds} s"), vec![worker]).await;
+    ground.judge(&test, what, format!("{seconds} s"), vec![worker]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use klaxon_tests::database::{EMITTER_ROLE, WORKER_ROLE};
 use klaxon_tests::history::now;
 use klaxon_tests::limit::within;
+use klaxon_tests::notify_queue::{self, FullQueue, PAGES};
 use klaxon_tests::pooler::Pooler;
-use klaxon_tests::postgres::Postgres;
 use tokio::time::sleep;
 use tokio_postgres::Config;
 use tokio_postgres::error::SqlState;
@@ -40,8 +40,7 @@ async fn listener_killed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn queue_full() {
     const TEST: &str = "session::queue_full";
-    let major = Postgres::under_test().and_then(|postgres| postgres.major()).unwrap();
-    if major < 17 {
+    if !notify_queue::can_be_small() {
         let _ = writeln!(
             std::io::stderr(),
             "NOT TESTED: {TEST} needs max_notify_queue_pages, which Postgres has since 17: before, the queue is of 8 GB"
@@ -49,17 +48,9 @@ async fn queue_full() {
         return;
     }
     let length = Duration::from_secs(times(60, 5) as u64);
-    let mut ground = Ground::set(&[("max_notify_queue_pages", "64")]).await;
+    let mut ground = Ground::set(&[PAGES]).await;
     let worker = ground.scene.worker(&[]).await;
-    let (idle, _notifications) = ground.scene.database.listen("anything").await;
-    idle.batch_execute("BEGIN; SELECT 1").await.unwrap();
-    let flood = ground.scene.database.connect().await;
-    for bytes in [7_000, 0] {
-        let notify = format!(
-            "SELECT pg_notify('anything', n || repeat('x', {bytes})) FROM generate_series(1, 10) AS n"
-        );
-        while flood.batch_execute(&notify).await.is_ok() {}
-    }
+    let full = FullQueue::fill(&ground.scene.database).await;
     ground.emit(6);
     let emit = "SELECT klaxon.notify_event($1, project => $2)";
     let (began, mut refused) = (Instant::now(), 0);
@@ -83,7 +74,7 @@ async fn queue_full() {
         sleep(Duration::from_millis(20)).await;
     }
     ground.recover().await;
-    idle.batch_execute("COMMIT").await.unwrap();
+    full.let_go().await;
     ground.recover().await;
     // The relay has gone on, and notifies again.
     let (_listener, mut notifications) = ground.scene.database.listen("klaxon_outbox").await;

@@ -30,7 +30,7 @@ pub enum KeysCommand {
 ///
 /// Writes a new key before the former ones in both files, has every database seal to the new one and
 /// sign its log under it, and seals all stored secrets anew. Needs a superuser's connection. Workers on
-/// other hosts need the new files before their next attempt: until then theirs wait.
+/// other hosts need the new files before their next record: until then they leave their shards to others.
 #[derive(Args)]
 pub struct Rotate {
     /// Print what was done as JSON
@@ -127,7 +127,7 @@ fn write(path: Option<&Path>, key: &str) -> anyhow::Result<()> {
 }
 
 async fn prepare(client: &Client, settings: &Settings, keys: &Keys) -> anyhow::Result<()> {
-    deployment::check(client, settings.deployment_id.as_deref(), &keys.secret).await?;
+    deployment::check(client, settings.deployment_id.as_deref(), keys).await?;
     let row = client
         .query_one("SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user", &[])
         .await

@@ -103,7 +103,7 @@ pub struct Flags {
     #[arg(long, global = true, value_name = "PORT")]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub allow_port: Vec<String>,
-    /// A network to open in the egress policy, as CIDR; repeatable
+    /// An address or network to open in the egress policy, as in 10.0.0.0/8; repeatable
     #[arg(long, global = true, value_name = "CIDR")]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub egress_allow: Vec<String>,

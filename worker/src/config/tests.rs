@@ -41,6 +41,24 @@ fn a_file_says_things_in_units_and_lists() {
 }
 
 #[test]
+fn an_address_is_a_network_of_its_own() {
+    let networks = |text: &str| load(&format!("egress-allow = ['{text}']"), &Flags::default());
+    for (text, read) in [
+        ("127.0.0.1", "127.0.0.1/32"),
+        ("fd00::1", "fd00::1/128"),
+        ("10.0.0.0/8", "10.0.0.0/8"),
+        ("::/0", "::/0"),
+    ] {
+        assert_eq!(networks(text).unwrap().egress_allow[0].to_string(), read);
+    }
+    for text in ["localhost", "10.0.0.0/33", "10.0.0", "127.0.0.1:80", "[::1]"] {
+        let said = format!("{:#}", networks(text).unwrap_err());
+        let says = format!("\"{text}\" is neither an address nor a network like 10.0.0.0/8");
+        assert!(said.contains(&says), "{said}");
+    }
+}
+
+#[test]
 fn a_flag_wins_over_the_environment_over_the_file_over_the_default() {
     for (file, environment, flag, host) in [
         (None, None, None, "127.0.0.1:9464"),

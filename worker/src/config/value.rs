@@ -1,9 +1,11 @@
 //! Values as people write them: `10 s`, `8 KiB`, `true`, a number with or without quotes.
 
 use std::fmt::Display;
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use secrecy::SecretString;
 use serde::de::{Deserializer, Error};
 use serde::{Deserialize, Serialize};
@@ -53,6 +55,18 @@ where
         .map(|written| written.to_string())
         .filter(|text| !text.is_empty())
         .map(|text| text.parse().map_err(|error| D::Error::custom(format!("\"{text}\": {error}"))))
+        .collect()
+}
+
+/// Networks; an address is one of its own.
+pub fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    list::<D, String>(deserializer)?
+        .into_iter()
+        .map(|text| {
+            text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).map_err(|_| {
+                D::Error::custom(format!("\"{text}\" is neither an address nor a network like 10.0.0.0/8"))
+            })
+        })
         .collect()
 }
 

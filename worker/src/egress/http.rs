@@ -5,15 +5,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{HOST, HeaderValue, USER_AGENT};
 use hyper::{Method, Request, Response, Uri, Version};
 use klaxon_channel::form::{Post, Reply};
-use rustls::pki_types::{CertificateDer, pem::PemObject as _};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
 
+use super::trust::Trust;
 use super::{EgressError, Guard, GuardOptions, Purpose};
 
 mod connect;
@@ -196,19 +195,8 @@ fn innermost(error: &dyn Error) -> String {
 }
 
 /// Trusts the public roots and the operator's.
-pub(super) fn tls(options: &GuardOptions) -> anyhow::Result<ClientConfig> {
-    let mut roots = RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    if let Some(path) = &options.ca_file {
-        let read = || format!("ca-file {}", path.display());
-        for certificate in CertificateDer::pem_file_iter(path).with_context(read)? {
-            roots.add(certificate.with_context(read)?).with_context(read)?;
-        }
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+fn tls(options: &GuardOptions) -> anyhow::Result<ClientConfig> {
+    let mut config = Arc::new(Trust::read(options.ca_file.as_deref())?).tls()?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }

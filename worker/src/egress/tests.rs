@@ -7,7 +7,7 @@ use futures_util::FutureExt as _;
 use hyper::HeaderMap;
 use klaxon_channel::form::{Post, Reply};
 use rcgen::{CertificateParams, Issuer, KeyPair};
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
@@ -126,21 +126,30 @@ pub fn authority(name: &str) -> (tokio_rustls::TlsAcceptor, tempfile::NamedTempF
         .unwrap();
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), ca_pem).unwrap();
-    let tls = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+    (acceptor(leaf.der().clone(), &key), file)
+}
+
+/// TLS by this certificate.
+pub fn acceptor(certificate: CertificateDer<'static>, key: &KeyPair) -> tokio_rustls::TlsAcceptor {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let tls = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
-        .with_single_cert(
-            vec![leaf.der().clone()],
-            PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
-        )
+        .with_single_cert(vec![certificate], key)
         .unwrap();
-    (tokio_rustls::TlsAcceptor::from(Arc::new(tls)), file)
+    tokio_rustls::TlsAcceptor::from(Arc::new(tls))
 }
 
 /// A TLS server for `receiver.test` that answers one request a connection with `response`.
 async fn server(response: Vec<u8>) -> (u16, tempfile::NamedTempFile) {
     let (acceptor, file) = authority("receiver.test");
+    (answer(acceptor, response).await, file)
+}
+
+/// The same by any certificate.
+pub async fn answer(acceptor: tokio_rustls::TlsAcceptor, response: Vec<u8>) -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
@@ -155,16 +164,16 @@ async fn server(response: Vec<u8>) -> (u16, tempfile::NamedTempFile) {
             });
         }
     });
-    (port, file)
+    port
 }
 
-async fn post(url: &str, options: GuardOptions) -> Result<Reply, String> {
+pub async fn post(url: &str, options: GuardOptions) -> Result<Reply, String> {
     let http = Http::new(Arc::new(Guard::new(options).unwrap())).unwrap();
     let post = Post { url: url.parse().unwrap(), headers: HeaderMap::new(), body: "{}".into() };
     http.post(post).await.map_err(|error| error.to_string())
 }
 
-fn to(port: u16, host: &str, ca: Option<&tempfile::NamedTempFile>) -> GuardOptions {
+pub fn to(port: u16, host: &str, ca: Option<&tempfile::NamedTempFile>) -> GuardOptions {
     GuardOptions {
         egress_allow: vec!["127.0.0.1/32".parse().unwrap()],
         connect_to: vec![format!("{host}:443:127.0.0.1:{port}").parse().unwrap()],

@@ -82,6 +82,7 @@ impl Engine {
                 let time = self.clock.at(now);
                 let (passed, held_back) = self.waiting.decided(&decided);
                 tracing::debug!(passed = passed.len(), held_back = held_back.len(), "settled cooldowns");
+                self.session.unfound.extend(held_back.iter().map(|row| row.channel_id));
                 for row in held_back {
                     self.schedule.finished(&row.ticket(), None, time);
                     self.schedule.settled(&row.ticket(), None, time);
@@ -124,6 +125,9 @@ impl Engine {
                 self.directory.invalidate();
                 self.schedule.hold(channel_id, Hold::Disabled, self.clock.at(now));
             }
+            Answer::StillEnabled { channel_id, reason } => {
+                self.session.still_enabled.insert(channel_id, reason);
+            }
             Answer::Tests(tests) => {
                 for (test, channel) in tests {
                     let courier = Arc::clone(&self.shared.courier);
@@ -134,7 +138,7 @@ impl Engine {
                 self.session.journal = more && self.session.locked.contains(0);
                 self.session.journal_at = (!more).then(|| now + JOURNAL_PAUSE);
             }
-            Answer::TestAnswered | Answer::Trusted | Answer::Left => {}
+            Answer::TestAnswered | Answer::Trusted | Answer::ToldOfHolders | Answer::Left => {}
         }
         Ok(())
     }
@@ -153,10 +157,18 @@ impl Engine {
         self.session.silent = roll.silent;
         self.session.tests = roll.tests && self.session.locked.contains(0);
         self.session.journal |= roll.journal && self.session.locked.contains(0);
+        let still_enabled = std::mem::take(&mut self.session.still_enabled);
+        self.session.disable.extend(still_enabled);
         self.look_around(now);
+        // Not with each batch of a flood: what was deleted there is passed over by every read from the beginning.
+        let unfound = std::mem::take(&mut self.session.unfound);
+        self.mark(unfound.into_iter().map(|channel_id| (channel_id, DbTime::MIN)), now);
         if self.session.draining.is_some() {
             self.let_go(self.session.locked);
             return Ok(());
+        }
+        if roll.tick {
+            self.session.tick.notify_one();
         }
         let wanted = ownership::wanted(self.worker, &roll.living);
         self.session.wanted = wanted;
@@ -167,6 +179,8 @@ impl Engine {
         self.let_go(self.session.locked.without(wanted));
         let missing = wanted.without(self.session.locked);
         self.session.lock_due = !missing.is_empty();
+        let since = self.session.missing_since.unwrap_or(now);
+        self.session.missing_since = self.session.lock_due.then_some(since);
         // What another worker now owns is that worker's to send and to settle.
         let others = self.outcomes.forget_others(wanted.union(self.session.locked));
         if !others.is_empty() {
@@ -189,7 +203,7 @@ impl Engine {
         }
     }
 
-    fn mark(&mut self, begins: Vec<(i64, DbTime)>, now: Instant) {
+    fn mark(&mut self, begins: impl IntoIterator<Item = (i64, DbTime)>, now: Instant) {
         let time = self.clock.at(now);
         for (channel_id, due_at) in begins {
             self.schedule.mark(channel_id, due_at, time);

@@ -13,6 +13,9 @@ use crate::schedule::Shards;
 /// people seldom make one change alone.
 pub const JOURNAL_PAUSE: Duration = Duration::from_secs(5);
 
+/// How long shards may stay somebody else's before people are told who has them, again and again.
+const HANDOVER: Duration = Duration::from_secs(15);
+
 impl Engine {
     /// What to ask of the session next.
     pub(super) fn choose(&mut self, now: Instant) -> Option<Job> {
@@ -42,6 +45,12 @@ impl Engine {
             let wanted = self.session.wanted.without(self.session.locked);
             return Some(Job::Lock { worker: self.worker, wanted, afresh: self.session.locked.is_empty() });
         }
+        if let Some(since) = self.session.missing_since
+            && now >= since + HANDOVER
+        {
+            self.session.missing_since = Some(now);
+            return Some(Job::TellOfHolders(self.session.wanted.without(self.session.locked)));
+        }
         let trusted = self.caution.trusted();
         if !trusted.is_empty() {
             return Some(Job::Trust { worker: self.worker, shards: trusted });
@@ -56,7 +65,7 @@ impl Engine {
             self.session.journal = false;
             return Some(Job::Journal { worker: self.worker });
         }
-        if let Some((channel_id, reason)) = self.session.disable.pop_front() {
+        if let Some((channel_id, reason)) = self.session.disable.pop_first() {
             return Some(Job::Disable { channel_id, reason });
         }
         for _ in 0..5 {

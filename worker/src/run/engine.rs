@@ -1,12 +1,12 @@
 //! The engine of one database: what it knows, and the loop that turns.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 use tokio_postgres::Notification;
@@ -65,6 +65,8 @@ pub struct State {
     pub wanted: Shards,
     /// Whether locks are to be tried for.
     pub lock_due: bool,
+    /// Since when some are missing, or since people were told of it.
+    pub missing_since: Option<Instant>,
     /// Whether the worker had none before it.
     pub first: bool,
     pub silent: Vec<Silent>,
@@ -74,7 +76,12 @@ pub struct State {
     /// Whether configurations wait to be tested, and what came of those that were.
     pub tests: bool,
     pub tested: VecDeque<Tested>,
-    pub disable: VecDeque<(i64, String)>,
+    /// Channels that are to be disabled, and why.
+    pub disable: BTreeMap<i64, String>,
+    /// Those that could not be yet: asked again after the next heartbeat.
+    pub still_enabled: BTreeMap<i64, String>,
+    /// Channels of what was held back, or is not where it was read because somebody has moved it.
+    pub unfound: BTreeSet<i64>,
     pub snapshot: Option<Snapshot>,
     pub news: bool,
     pub notified: bool,
@@ -82,6 +89,8 @@ pub struct State {
     pub read_at: Option<Instant>,
     pub beat_at: Option<Instant>,
     pub draining: Option<Instant>,
+    /// Has the clock tick.
+    pub tick: Arc<Notify>,
 }
 
 /// Whether notifications arrive: the worker notifies itself when it begins to listen.
@@ -132,7 +141,7 @@ impl Engine {
             worker,
             name,
             log: Arc::new(Log::new(worker, Arc::clone(&shared.keyring))),
-            schedule: Schedule::new(Limits::new(shared.per_channel)),
+            schedule: Schedule::new(Limits::new(shared.per_channel, shared.concurrency)),
             directory: Directory::new(now),
             // Shows nothing as due until the database has said what time it is.
             clock: Clock::new(DbTime::MIN, now),
@@ -155,6 +164,11 @@ impl Engine {
         self.worker
     }
 
+    /// Whether it has had a session.
+    pub fn has_served(&self) -> bool {
+        self.served
+    }
+
     /// Serves until told to stop and everything on its way is settled or its time is up, or until the
     /// session is lost.
     ///
@@ -165,10 +179,11 @@ impl Engine {
         &mut self,
         database: Arc<Database>,
         mut notifications: UnboundedReceiver<Notification>,
+        tick: Arc<Notify>,
         shutdown: &mut watch::Receiver<bool>,
     ) -> Result<(), Lost> {
         let first = !std::mem::replace(&mut self.served, true);
-        self.session = State { news: true, first, ..State::default() };
+        self.session = State { news: true, first, tick, ..State::default() };
         self.directory.clear();
         let result = self.turn_over(&database, &mut notifications, shutdown).await;
         self.schedule.disown((0..i16::from(SHARDS)).collect());
@@ -305,7 +320,7 @@ impl Engine {
         self.schedule.finished(&ticket, Some(verdicts.health), time);
         if let Some(reason) = verdicts.disable {
             self.schedule.hold(ticket.channel_id, Hold::Disabled, time);
-            self.session.disable.push_back((ticket.channel_id, reason));
+            self.session.disable.insert(ticket.channel_id, reason);
         }
         if let Some(span) = verdicts.span {
             self.shared.tracer.export(span);

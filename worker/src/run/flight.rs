@@ -13,7 +13,7 @@ use crate::circuit::Health;
 use crate::clock::DbTime;
 use crate::directory::{Meaning, Route};
 use crate::metrics;
-use crate::schedule::{Pending, Ticket};
+use crate::schedule::{PROMPT, Pending, Ticket};
 use crate::settle::{Attempt, End, Outcome};
 use crate::trace::{self, Span, Step};
 
@@ -144,6 +144,7 @@ impl Landing {
         });
         let health = match (&answer.verdict, answer.code) {
             (Verdict::Retry { .. }, None | Some(500..)) => Health::Fails,
+            _ if self.took > PROMPT => Health::Lags,
             _ => Health::Answers,
         };
         let mut disable = None;

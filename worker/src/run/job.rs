@@ -19,7 +19,7 @@ use super::test::{self, Tested};
 use crate::caution::Record;
 use crate::channel::Channel;
 use crate::clock::{Clock, DbTime};
-use crate::cooldown::{self, Decided};
+use crate::cooldown::{self, Decided, Question};
 use crate::directory::{self, Loaded, Request};
 use crate::discover::{self, Discovery, ReadError, Snapshot};
 use crate::journal;
@@ -67,6 +67,9 @@ pub enum Lost {
         "statements run in another session than the one that owns the shards: is there a pooler in between?"
     )]
     Astray,
+    /// Locks it had are gone: somebody's code gave them away in this session, and which others is not known.
+    #[error("locks of the session's were given away in it")]
+    Unlocked,
     /// The schema is of another version than it was: whether this worker does with that one is to be seen, and its
     /// statements are to be prepared anew.
     #[error("the schema was updated")]
@@ -99,14 +102,16 @@ pub enum Job {
     Fence(Silent),
     /// Take shards, and see where their channels begin. With `afresh`, reading begins here too.
     Lock { worker: Uuid, wanted: Shards, afresh: bool },
+    /// Say who has shards that this worker should have.
+    TellOfHolders(Shards),
     /// Hand over shards.
     Unlock { worker: Uuid, shards: Shards },
     /// Read what is new.
     Discover { last: Snapshot, owned: Shards, room: (usize, usize) },
     /// Read what waits.
     Refill { asks: Vec<Ask>, bytes: usize },
-    /// Settle the cooldowns that these deliveries wait for: subscription, task and delivery.
-    Cooldowns(Vec<(i64, String, Uuid)>),
+    /// Settle the cooldowns that these deliveries wait for.
+    Cooldowns(Vec<Question>),
     /// Count attempts before they are made.
     Count(Vec<Intent>),
     /// Put on record that shards are worked with care no longer.
@@ -152,12 +157,16 @@ pub enum Answer {
     Loaded(Loaded),
     /// To a disabling: the channel's name, if it was enabled until now.
     Disabled { channel_id: i64, name: Option<String>, reason: String },
+    /// To a disabling that is to be asked for again.
+    StillEnabled { channel_id: i64, reason: String },
     /// To configurations to be tested.
     Tests(Vec<(Uuid, Channel)>),
     /// To what came of one.
     TestAnswered,
     /// To shards that are trusted.
     Trusted,
+    /// To who has shards.
+    ToldOfHolders,
     /// To the log's own records: whether there are more.
     Journaled(bool),
     /// To the last.
@@ -182,15 +191,6 @@ async fn perform(database: &Database, shared: &Shared, job: Job) -> Result<Answe
             if roll.schema.as_ref().is_some_and(|now| now != schema) {
                 return Err(Lost::Updated);
             }
-            if roll.tick
-                && let Err(error) = client.execute(&statements.tick, &[]).await
-            {
-                // It ticks again in a second; a session that ended is everybody's affair.
-                if client.is_closed() {
-                    return Err(error.into());
-                }
-                tracing::warn!(reason = crate::statement::reason(&error), "the clock did not tick");
-            }
             Answer::Roll(roll)
         }
         Job::Fence(silent) => {
@@ -203,8 +203,15 @@ async fn perform(database: &Database, shared: &Shared, job: Job) -> Result<Answe
             let begins = discover::first_due(client, statements, shards).await?;
             Answer::Locked { records, begins, start }
         }
+        Job::TellOfHolders(shards) => {
+            ownership::tell_of_holders(client, statements, shards).await?;
+            Answer::ToldOfHolders
+        }
         Job::Unlock { worker, shards } => {
-            Answer::Unlocked(ownership::unlock(client, statements, worker, shards).await?)
+            if ownership::unlock(client, statements, worker, shards).await? != shards {
+                return Err(Lost::Unlocked);
+            }
+            Answer::Unlocked(shards)
         }
         Job::Discover { last, owned, room } => {
             Answer::News(discover::discover(client, statements, &last, owned, room).await?)
@@ -229,16 +236,32 @@ async fn perform(database: &Database, shared: &Shared, job: Job) -> Result<Answe
             let result = settle::settle(client, statements, &log, &outcomes, &mut written).await;
             match result {
                 Err(SettleError::Database(error)) if client.is_closed() => return Err(error.into()),
+                Err(missing @ SettleError::MissingKey(_)) => return Err(missing.into()),
                 result => Answer::Settled(result, written),
             }
         }
         Job::Load(request) => {
             Answer::Loaded(directory::load(client, statements, &shared.keyring, request).await?)
         }
-        Job::Disable { channel_id, reason } => {
-            let row = client.query_opt(&statements.disable, &[&channel_id, &reason]).await?;
-            let name = row.map(|row| row.try_get("name")).transpose()?;
-            Answer::Disabled { channel_id, name, reason }
+        Job::Disable { channel_id, reason: why } => {
+            match client.query_one(&statements.disable, &[&channel_id, &why]).await {
+                Err(error) if client.is_closed() => return Err(error.into()),
+                Err(error) => {
+                    tracing::error!(
+                        channel_id,
+                        reason = reason(&error),
+                        "cannot disable a channel, trying again"
+                    );
+                    Answer::StillEnabled { channel_id, reason: why }
+                }
+                Ok(row) => match (row.try_get("name")?, row.try_get("enabled")?) {
+                    (None, true) => {
+                        tracing::debug!(channel_id, "a channel is locked, so it is disabled later");
+                        Answer::StillEnabled { channel_id, reason: why }
+                    }
+                    (name, _) => Answer::Disabled { channel_id, name, reason: why },
+                },
+            }
         }
         Job::TakeTests => match test::take(client, statements, &shared.keyring).await {
             Err(error) if client.is_closed() => return Err(error.into()),
@@ -265,6 +288,7 @@ async fn perform(database: &Database, shared: &Shared, job: Job) -> Result<Answe
                 }
                 Answer::Journaled(kept.more)
             }
+            Err(missing @ SettleError::MissingKey(_)) => return Err(missing.into()),
             Err(error) if client.is_closed() => return Err(error.into()),
             Err(error) => {
                 tracing::error!(error = error.to_string(), "the log's own records were not written");

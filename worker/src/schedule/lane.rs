@@ -1,10 +1,14 @@
 //! One channel's part of the schedule.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use super::pending::{Pending, Place};
 use crate::circuit::{Circuit, Gate};
 use crate::clock::DbTime;
+
+/// An answer within this time was given at once.
+pub const PROMPT: Duration = Duration::from_secs(1);
 
 /// Why nothing of a channel is sent or read, whatever is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +35,8 @@ pub struct Lane {
     pub hold: Option<Hold>,
     /// Its breaker.
     pub circuit: Circuit,
+    /// When it last answered at once, if it did so the last time.
+    pub answered_at: Option<DbTime>,
     /// Whether it stands in the round of those with something to send.
     pub in_round: bool,
     /// Whether it stands in the queue of those that want to be read.
@@ -75,6 +81,11 @@ impl Lane {
                 Gate::Probe => self.in_flight == 0,
                 Gate::Shut(_) => false,
             }
+    }
+
+    /// Whether it answers at once: what has been on its way for longer may hang.
+    pub fn is_prompt(&self, now: DbTime) -> bool {
+        self.answered_at.is_some_and(|at| now.since(at) <= PROMPT)
     }
 
     /// Whether its next rows should be read at `now`; `low_water` is the queue length below which.

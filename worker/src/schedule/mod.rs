@@ -6,8 +6,9 @@
 //! whatever is in memory can be dropped at any time by lowering the mark.
 //!
 //! Bounds are shared by a dynamic threshold (Choudhury and Hahne, 1998): a channel may use a part of
-//! what is *still free*, of rows in memory and of deliveries in flight alike. One busy channel gets
-//! nearly all, and any number of channels that hang leave room for one that does not.
+//! what is *still free*, of rows in memory and of deliveries in flight alike. Any number of channels
+//! that hang leave room for one that does not. A channel that answers at once gives back at once what it
+//! takes, and may take all but a reserve.
 
 mod care;
 mod hold;
@@ -22,13 +23,15 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use uuid::Uuid;
 
 use self::lane::Lane;
-pub use self::lane::{Ask, Hold};
+pub use self::lane::{Ask, Hold, PROMPT};
 pub use self::pending::{Fetched, Happening, INTERRUPTED, Pending, Place, SHARDS, Shards, Ticket, shard_of};
 use crate::circuit::{Gate, Health};
 use crate::clock::DbTime;
 
 /// Rows one read asks for at most, over all channels.
 const PAGE: usize = 1_000;
+/// What of the deliveries in flight is left to channels that do not answer at once, as a part of it.
+const RESERVE: usize = 16;
 /// Channels one read asks for at most.
 const ASKS: usize = 64;
 
@@ -37,6 +40,8 @@ const ASKS: usize = 64;
 pub struct Limits {
     /// Deliveries in flight of one channel.
     pub per_channel: usize,
+    /// Deliveries in flight over all.
+    pub in_flight: usize,
     /// Deliveries in memory.
     pub rows: usize,
     /// Bytes they take.
@@ -44,9 +49,17 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// 4096 deliveries in 16 MiB, and `per_channel` in flight of each channel.
-    pub fn new(per_channel: usize) -> Self {
-        Self { per_channel, rows: 4096, bytes: 16 << 20 }
+    /// 4096 deliveries in 16 MiB, and so many in flight of each channel and over all.
+    pub fn new(per_channel: usize, in_flight: usize) -> Self {
+        Self { per_channel, in_flight, rows: 4096, bytes: 16 << 20 }
+    }
+
+    /// Deliveries in flight of one channel while `free` more may be over all, whatever it does; and if it
+    /// answers at once.
+    fn share(self, free: usize) -> (usize, usize) {
+        let any = (free / 4).clamp(1, self.per_channel.max(1));
+        let beyond = free.saturating_sub(self.in_flight / RESERVE);
+        (any, (beyond * 4).clamp(any, self.per_channel.max(1)))
     }
 }
 
@@ -243,14 +256,14 @@ impl Schedule {
         if free == 0 {
             return None;
         }
-        let limit = (free / 4).clamp(1, self.limits.per_channel);
+        let (any, prompt) = self.limits.share(free);
         while let Some(channel_id) = self.round.pop_front() {
             if self.park(channel_id) {
                 continue;
             }
             let Some(lane) = self.lanes.get_mut(&channel_id) else { continue };
             lane.in_round = false;
-            if !lane.may_send(now, limit) {
+            if !lane.may_send(now, if lane.is_prompt(now) { prompt } else { any }) {
                 // Back in the round when one of its own comes back, or when it is let go on.
                 continue;
             }
@@ -309,6 +322,7 @@ impl Schedule {
         lane.in_flight = lane.in_flight.saturating_sub(1);
         if let Some(health) = health {
             lane.circuit.record(health, now);
+            lane.answered_at = (health == Health::Answers).then_some(now);
         }
         if lane.is_shut(now) && lane.hold.is_none() {
             // Its breaker is open: what waits for it may wait in the database.

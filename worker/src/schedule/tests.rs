@@ -46,7 +46,7 @@ fn all_shards() -> Shards {
 }
 
 fn schedule(per_channel: usize, rows: usize) -> Schedule {
-    let mut schedule = Schedule::new(Limits { per_channel, rows, bytes: 1 << 30 });
+    let mut schedule = Schedule::new(Limits { per_channel, in_flight: 256, rows, bytes: 1 << 30 });
     schedule.own(all_shards());
     schedule
 }
@@ -96,6 +96,47 @@ fn channels_that_hang_leave_room_for_one_that_does_not() {
         }
     }
     assert_eq!(alive, 1);
+}
+
+/// Sends what may be sent beside what is in flight.
+fn fill(schedule: &mut Schedule, now: DbTime, in_flight: &mut Vec<Ticket>) {
+    while let Some(row) = schedule.next(now, 256 - in_flight.len()) {
+        in_flight.push(row.ticket());
+    }
+}
+
+#[test]
+fn channels_that_answer_at_once_get_all_but_a_reserve_until_they_hang() {
+    let (mut schedule, mut in_flight) = (schedule(256, 40_000), Vec::new());
+    for id in 0..20_000 {
+        schedule.offer(Fetched::Whole(Box::new(row(id, i64::try_from(id).unwrap() % 4, 0))), at(1));
+    }
+    fill(&mut schedule, at(1), &mut in_flight);
+    assert_eq!(in_flight.len(), 128, "half, of four that have not answered yet");
+    for _ in 0..3 {
+        for ticket in std::mem::take(&mut in_flight) {
+            schedule.finished(&ticket, Some(Health::Answers), at(1));
+        }
+        fill(&mut schedule, at(1), &mut in_flight);
+    }
+    assert!(
+        (224..=240).contains(&in_flight.len()),
+        "{} of 256, of which 16 are the reserve",
+        in_flight.len()
+    );
+
+    for (id, channel_id) in (30_000..).zip(10..14) {
+        schedule.offer(Fetched::Whole(Box::new(row(id, channel_id, 0))), at(2));
+    }
+    let before = in_flight.len();
+    fill(&mut schedule, at(2), &mut in_flight);
+    let newcomers = in_flight[before..].iter().filter(|ticket| ticket.channel_id >= 10).count();
+    assert_eq!(newcomers, 4, "each has its turn while the others hang");
+    for ticket in in_flight.drain(..8) {
+        schedule.finished(&ticket, Some(Health::Lags), at(9));
+    }
+    fill(&mut schedule, at(9), &mut in_flight);
+    assert_eq!(in_flight.len(), before + 4 - 8, "and what hangs gets no more than any other");
 }
 
 #[test]

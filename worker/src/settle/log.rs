@@ -59,7 +59,7 @@ impl Head {
     pub fn key(&self, keyring: &Keyring) -> Result<Key, SettleError> {
         keyring.audit(self.key_id.as_deref()).ok_or_else(|| {
             let id = self.key_id.as_deref().unwrap_or("none");
-            SettleError::BadHead(format!("the log is under key {id}, which is not in audit-key-file"))
+            SettleError::MissingKey(id.to_owned())
         })
     }
 }

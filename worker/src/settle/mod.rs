@@ -37,6 +37,9 @@ pub enum SettleError {
     /// The end of the chain is not what the log can be continued from.
     #[error("klaxon.audit_head: {0}")]
     BadHead(String),
+    /// The key that the log goes on under was renewed elsewhere, and its file is not here yet.
+    #[error("the log is under key {0}, which is not in audit-key-file")]
+    MissingKey(String),
 }
 
 impl SettleError {
@@ -46,7 +49,7 @@ impl SettleError {
             Self::Database(error) => {
                 error.code().is_none_or(|code| is_of_a_row(code.code())) && !error.is_closed()
             }
-            Self::NoHead | Self::BadHead(_) => false,
+            Self::NoHead | Self::BadHead(_) | Self::MissingKey(_) => false,
         }
     }
 }

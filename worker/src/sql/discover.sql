@@ -23,7 +23,7 @@ WITH fresh AS MATERIALIZED (
     LEFT JOIN LATERAL (
         SELECT e.payload::text AS payload, e.occurred_at, NULL AS severity, e.traceparent FROM klaxon.event AS e WHERE e.id = f.event_id
         UNION ALL
-        SELECT d.payload::text, f.created_at, d.payload ->> 'severity', NULL FROM klaxon.digest_payload(f.id) AS d (payload)
+        SELECT d.payload::text, f.created_at, d.payload ->> 'severity', NULL FROM klaxon.digest_payload(f.id, f.held_back) AS d (payload)
         WHERE f.event_id IS NULL AND f.event_type = 'digest'
         OFFSET 0
     ) AS e ON true

@@ -1,4 +1,4 @@
--- Where each channel of the shards just locked begins: a loose scan of outbox_backlog_idx, one probe
+-- Where each channel of the shards just locked begins: a loose scan of the primary key, one probe
 -- a channel, so that a new owner is at work at once whatever is pending. Only after the lock: what the
 -- former owner settled is visible by then.
 -- $1 the shards

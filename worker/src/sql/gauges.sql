@@ -1,5 +1,6 @@
 -- What a database says of itself, for whoever measures. On a session of its own, and only when asked: it counts.
-SELECT w.alive, p.deliveries, p.oldest, o.overdue, d.dead, c.failing, c.disabled, coalesce(h.seq, 0) AS head, u.unsealed
+SELECT w.alive, p.deliveries, p.oldest, o.overdue, d.dead, c.failing, c.disabled, coalesce(h.seq, 0) AS head, u.unsealed,
+    pg_notification_queue_usage() AS queue
 FROM (SELECT count(*) AS alive FROM klaxon.worker WHERE heartbeat_at > clock_timestamp() - interval '10 s') AS w,
     (
         SELECT count(*) AS deliveries, coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0)::float8 AS oldest

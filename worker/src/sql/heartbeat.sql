@@ -8,6 +8,8 @@
 -- That was when this session began, which took the place of one that ended likewise; or, if it took none, when the
 -- server started. A process id may be another session's by now. When that one began is not everybody's to see; then
 -- it is waited for.
+-- Postgres leaves its queue of notifications full, and refuses whoever notifies, until somebody asks how full it is:
+-- that drops what all have read.
 -- $1 id, $2 shards owned, $3 seconds of silence after which a worker is dead,
 -- $4 whether a notification has arrived, $5 seconds after which one is whose session has ended,
 -- $6 whether the worker had no session before this one
@@ -21,6 +23,7 @@ WITH beat AS (
 SELECT klaxon.journal_is_due() AS journal,
        -- The owner of the first shard ticks, so that one worker does.
        CASE WHEN 0 = ANY ($2) THEN (SELECT klaxon.tick_is_due()) ELSE false END AS tick,
+       CASE WHEN 0 = ANY ($2) THEN (SELECT pg_notification_queue_usage()) END AS queue,
        EXISTS (SELECT FROM klaxon.config_test AS t WHERE t.taken_at IS NULL) AS tests, w.id,
        CASE WHEN w.id = $1::uuid THEN w.pid <> pg_backend_pid()
             ELSE w.pid = pg_backend_pid() AND EXISTS (

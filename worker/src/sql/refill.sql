@@ -25,7 +25,7 @@ WITH next AS MATERIALIZED (
         SELECT e.payload::text AS payload, e.occurred_at, NULL AS severity, e.traceparent FROM klaxon.event AS e
         WHERE e.id = n.event_id AND n.due_at <= statement_timestamp()
         UNION ALL
-        SELECT d.payload::text, n.created_at, d.payload ->> 'severity', NULL FROM klaxon.digest_payload(n.id) AS d (payload)
+        SELECT d.payload::text, n.created_at, d.payload ->> 'severity', NULL FROM klaxon.digest_payload(n.id, n.held_back) AS d (payload)
         WHERE n.event_id IS NULL AND n.event_type = 'digest' AND n.due_at <= statement_timestamp()
         OFFSET 0
     ) AS e ON true

@@ -2,9 +2,9 @@
 -- another. Its clock is the batch's time of attempt.
 --
 -- Deleted only where the row is as it was sent: a COMMIT whose answer was lost is not repeated. Shaped so
--- that it has one plan, a probe a delivery. A plain join on id, planned from statistics of an empty
--- outbox, walks an index from end to end, and in the wrong one; with the whole key every index that fits
--- is a good one, and LATERAL and ctid leave no other order.
+-- that it has one plan, a probe a delivery. A plain join, planned from statistics of an empty outbox, walks an
+-- index from end to end, and in the wrong one; with the whole of the primary key there is one that fits, and LATERAL
+-- and ctid leave no other order.
 -- What a digest was made of goes with it, in the same moment.
 -- $1 deliveries, $2 channels, $3 due times and $4 attempts as they were read
 WITH settled AS MATERIALIZED (

@@ -181,7 +181,7 @@ async fn load(
         let others = transaction
             .query(
                 "SELECT x.channel, x.reason FROM klaxon.event AS e, klaxon.explain_event(e.type, e.payload, e.project) AS x
-                 WHERE e.id = $1 AND x.verdict = 'no' ORDER BY 1",
+                 WHERE e.id = $1 AND x.verdict = 'no' AND x.reason NOT LIKE 'listens to %' ORDER BY 1",
                 &[&id],
             )
             .await?;

@@ -104,7 +104,7 @@ async fn installed(
     findings: &mut Findings,
 ) -> bool {
     let refused = match keys {
-        Some(keys) => deployment::check(client, settings.deployment_id.as_deref(), &keys.secret).await.err(),
+        Some(keys) => deployment::check(client, settings.deployment_id.as_deref(), keys).await.err(),
         None => deployment::read(client).await.err(),
     };
     let Some(error) = refused else {

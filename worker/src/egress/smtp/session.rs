@@ -17,11 +17,12 @@ use lettre::transport::smtp::extension::{ClientId, Extension, MailBodyParameter,
 use lettre::transport::smtp::response::Response;
 use lettre::{Address, Message};
 use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, ServerName};
 use secrecy::ExposeSecret as _;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use super::super::trust::Trust;
 use super::bounded::{Bounded, Grant};
 
 /// The reply of a server that ends the conversation, to whatever it was said (RFC 5321 section 3.8).
@@ -78,8 +79,8 @@ impl Trouble {
 pub(super) enum Security {
     /// Never.
     Clear,
-    /// Once both have said so.
-    StartTls(TlsParameters),
+    /// Once both have said so, if the certificate for that name is believed.
+    StartTls(TlsParameters, Arc<Trust>, ServerName<'static>),
     /// From the start.
     Implicit(Arc<ClientConfig>, ServerName<'static>),
 }
@@ -125,9 +126,12 @@ impl Session {
         };
         let greeting = AsyncSmtpConnection::connect_with_transport(stream, hello);
         let mut connection = readable(greeting).await?.map_err(|error| Trouble::of(&error, *step))?;
-        if let Security::StartTls(tls) = tls {
+        if let Security::StartTls(tls, trust, name) = tls {
             let again = connection.starttls(tls, hello);
             readable(again).await?.map_err(|error| Trouble::of(&error, *step))?;
+            let shown = connection.certificate_chain().map_err(|error| Trouble::of(&error, *step))?;
+            let shown: Vec<_> = shown.into_iter().map(CertificateDer::from).collect();
+            trust.judge(&shown, &name).map_err(|error| Trouble::Broken(error.to_string()))?;
             secret = connection.is_encrypted();
         }
         if let Some(login) = login {

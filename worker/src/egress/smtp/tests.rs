@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use klaxon_channel::form::{Login, Refusal};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
 use super::*;
 use crate::egress::tests::{authority, options};
@@ -22,7 +23,7 @@ pub struct Told {
 }
 
 impl Told {
-    fn said(&self, beginning: &str) -> usize {
+    pub fn said(&self, beginning: &str) -> usize {
         self.lines.lock().unwrap().iter().filter(|line| line.starts_with(beginning)).count()
     }
 }
@@ -36,6 +37,12 @@ async fn serve(scripts: Vec<Script>) -> (Arc<Told>, Mailer) {
 /// authority's file lasts.
 pub async fn scripted(scripts: Vec<Script>) -> (Arc<Told>, GuardOptions, tempfile::NamedTempFile) {
     let (tls, ca) = authority("mail.test");
+    let (told, guard) = scripted_by(tls, scripts).await;
+    (told, GuardOptions { ca_file: Some(ca.path().to_owned()), ..guard }, ca)
+}
+
+/// The same by any certificate.
+pub async fn scripted_by(tls: TlsAcceptor, scripts: Vec<Script>) -> (Arc<Told>, GuardOptions) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let told = Arc::new(Told::default());
@@ -58,11 +65,10 @@ pub async fn scripted(scripts: Vec<Script>) -> (Arc<Told>, GuardOptions, tempfil
     let guard = GuardOptions {
         egress_allow: vec!["127.0.0.1/32".parse().unwrap()],
         connect_to: vec![format!("::127.0.0.1:{port}").parse().unwrap()],
-        ca_file: Some(ca.path().to_owned()),
         http_timeout: Duration::from_millis(500),
         ..options()
     };
-    (told, guard, ca)
+    (told, guard)
 }
 
 /// Until the other side goes (`false`) or wants TLS (`true`).
@@ -110,7 +116,7 @@ async fn converse(
     false
 }
 
-fn mail() -> Message {
+pub fn mail() -> Message {
     mail_to("once", &["ann", "bob"])
 }
 
@@ -125,7 +131,7 @@ fn clear() -> Server {
     Server { host: "mail.test".into(), port: 25, tls: false, implicit: None, login: None }
 }
 
-fn secret() -> Server {
+pub fn secret() -> Server {
     let login = Login { user: "ann".into(), pass: "s3cret".into() };
     Server { port: 587, tls: true, login: Some(login), ..clear() }
 }
@@ -224,7 +230,7 @@ async fn a_certificate_of_another_name_is_not_believed() {
     let other = Server { host: "other.test".into(), ..secret() };
     let Sent::Failed(problem) = mailer.send(&other, mail()).await else { panic!("not sent") };
     assert!(problem.contains("certificate"), "{problem}");
-    let stranger = Mailer { roots: Vec::new(), ..mailer };
+    let stranger = Mailer { trust: Arc::new(Trust::read(None).unwrap()), ..mailer };
     let Sent::Failed(problem) = stranger.send(&secret(), mail()).await else { panic!("not sent") };
     assert!(problem.contains("certificate"), "{problem}");
     assert_eq!((told.said("AUTH"), told.said("MAIL")), (0, 0));
