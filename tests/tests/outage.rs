@@ -208,16 +208,18 @@ async fn a_worker_whose_statements_run_in_another_session_gives_up_its_own() {
     assert_eq!(worker.log().iter().filter(serving).count(), 2);
 }
 
-/// Counted against its own heartbeats, whatever the time they take.
+/// Counted against its own heartbeats, whatever the time they take, on the session that gives them: the clock's
+/// ticks once a minute.
 #[tokio::test]
 async fn an_idle_worker_makes_two_statements_a_heartbeat() {
-    let cluster = Cluster::start(&[("log_statement", "all"), ("log_line_prefix", "%u ")]).unwrap();
+    let cluster = Cluster::start(&[("log_statement", "all"), ("log_line_prefix", "%u %p ")]).unwrap();
     let scene = Scene::set(Database::create(&cluster)).await;
     let _worker = scene.worker(&[]).await;
     until(&scene.client, JOURNAL_KEPT).await;
+    let session: i32 = scene.client.query_one("SELECT pid FROM klaxon.worker", &[]).await.unwrap().get(0);
     let statements = || {
         let log = cluster.log();
-        let of_worker = format!("{WORKER_ROLE} LOG:  ");
+        let of_worker = format!("{WORKER_ROLE} {session} LOG:  ");
         let lines = log.lines().filter_map(|line| line.strip_prefix(&of_worker).map(str::to_owned));
         lines.filter(|line| line.starts_with("execute") || line.starts_with("statement")).collect::<Vec<_>>()
     };
@@ -230,7 +232,8 @@ async fn an_idle_worker_makes_two_statements_a_heartbeat() {
     let since = &after[before.len()..];
     let beats = beats(since);
     assert!(beats >= 5, "{since:#?}");
-    // One of either may have been cut off at the ends; a minute's end has its tick, and the
-    // configuration is read anew once a minute.
+    // One of either may have been cut off at the ends, and once a minute the configuration is read anew.
     assert!(since.len() <= 2 * beats + 1 + 4, "{} in {beats} heartbeats: {since:#?}", since.len());
+    let ticks = cluster.log().matches("statement: SELECT klaxon.expire_agents()").count();
+    assert!((1..=2).contains(&ticks), "the clock ticks at the start and at a minute's end: {ticks}");
 }

@@ -42,12 +42,19 @@ async fn deliveries(scene: &Scene<'_>, sql: &str) -> Vec<u128> {
     scene.client.query(sql, &[]).await.unwrap().iter().map(|row| row.get::<_, Uuid>(0).as_u128()).collect()
 }
 
+/// A worker may add to the log meanwhile: its heartbeat takes what people change into it, and a session that has
+/// lost its worker ends what it was asked.
 async fn verified(scene: &Scene<'_>) {
+    let rows = async || -> i64 {
+        scene.client.query_one("SELECT count(*) FROM klaxon.delivery", &[]).await.unwrap().get(0)
+    };
+    let before = rows().await;
     let output = scene.installation.run(&["audit", "verify", "--json"]).await;
+    let after = rows().await;
     let verdict: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((output.status.code(), &verdict["ok"]), (Some(0), &json!(true)), "{verdict}");
-    let rows: i64 = scene.client.query_one("SELECT count(*) FROM klaxon.delivery", &[]).await.unwrap().get(0);
-    assert_eq!(verdict["rows"].as_i64(), Some(rows), "every row was read");
+    let read = verdict["rows"].as_i64().unwrap();
+    assert!((before..=after).contains(&read), "{read} rows were read of {before} to {after}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
