@@ -112,9 +112,24 @@ async fn doctor_names_what_is_wrong_and_what_mends_it() {
     );
     assert!(found(&findings, "logical replication")[0].1.contains("publication everything"));
     assert_eq!(found(&findings, "workers")[0].0, "warning");
+    assert_eq!(found(&findings, "shards"), [("ok", "nobody but workers has their locks")]);
     let mend = findings.iter().find(|finding| finding["check"] == "autovacuum").unwrap();
     assert_eq!(mend["mend"], "ALTER TABLE klaxon.outbox RESET (autovacuum_enabled)");
     assert!(scene.receiver.requests().is_empty(), "the host was asked, and nothing was sent to it");
+
+    let stranger = scene.database.connect().await;
+    stranger
+        .batch_execute(
+            "SELECT pg_advisory_lock(x'6b6c6178'::integer, shard) FROM generate_series(4, 5) AS shard",
+        )
+        .await
+        .unwrap();
+    let pid: i32 = stranger.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+    let (_, findings) = told(&scene, "doctor").await;
+    let shards = found(&findings, "shards")[0];
+    assert!(shards.0 == "failure" && shards.1.starts_with(&format!("process {pid} of role")), "{shards:?}");
+    assert!(shards.1.contains("has the locks of 2: nobody"), "{shards:?}");
+    drop(stranger);
 
     scene.client.batch_execute("UPDATE klaxon.deployment SET id = gen_random_uuid()").await.unwrap();
     let (_, findings) = told(&scene, "doctor").await;

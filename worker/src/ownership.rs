@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::join;
-use tokio_postgres::{Client, Error};
+use tokio_postgres::{Client, Error, ToStatement};
 use uuid::Uuid;
 
 use crate::caution::{self, Record};
@@ -180,23 +180,32 @@ pub async fn unlock(
     as_shards(&unlocked?)
 }
 
-/// Says who holds `shards` without being a worker, where somebody does.
+/// A session that has the locks of shards, and is no worker's.
+#[derive(Debug)]
+pub struct Holder {
+    /// `None` for a prepared transaction.
+    pub pid: Option<i32>,
+    /// Whose it is, where Postgres says so.
+    pub role: Option<String>,
+    /// How many it has.
+    pub shards: i64,
+}
+
+/// Who holds `shards` without being a worker, by `holders.sql`.
 ///
 /// # Errors
 ///
 /// Where the session breaks.
-pub async fn tell_of_holders(client: &Client, statements: &Statements, shards: Shards) -> Result<(), Error> {
-    for row in client.query(&statements.holders, &[&LOCK_CLASS, &as_integers(shards)]).await? {
-        let (pid, role): (Option<i32>, Option<String>) = (row.try_get("pid")?, row.try_get("role")?);
-        let shards: i64 = row.try_get("shards")?;
-        tracing::warn!(
-            pid,
-            role,
-            shards,
-            "a session that is no worker's has the locks of shards: nobody delivers them"
-        );
-    }
-    Ok(())
+pub async fn holders(
+    client: &Client,
+    statement: &(impl ToStatement + ?Sized + Sync),
+    shards: Shards,
+) -> Result<Vec<Holder>, Error> {
+    let rows = client.query(statement, &[&LOCK_CLASS, &as_integers(shards)]).await?;
+    let holder = |row: &tokio_postgres::Row| {
+        Ok(Holder { pid: row.try_get("pid")?, role: row.try_get("role")?, shards: row.try_get("shards")? })
+    };
+    rows.iter().map(holder).collect()
 }
 
 /// Puts on record that these shards of worker `me` are worked with care no longer.

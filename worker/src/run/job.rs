@@ -23,7 +23,7 @@ use crate::cooldown::{self, Decided, Question};
 use crate::directory::{self, Loaded, Request};
 use crate::discover::{self, Discovery, ReadError, Snapshot};
 use crate::journal;
-use crate::ownership::{self, Fenced, HEARTBEAT, Roll, Silent};
+use crate::ownership::{self, Fenced, HEARTBEAT, Holder, Roll, Silent};
 use crate::schedule::{Ask, Fetched, Shards};
 use crate::settle::{self, Intent, Log, Outcome, SettleError, Settled, Written};
 use crate::statement::{Statements, reason};
@@ -204,7 +204,11 @@ async fn perform(database: &Database, shared: &Shared, job: Job) -> Result<Answe
             Answer::Locked { records, begins, start }
         }
         Job::TellOfHolders(shards) => {
-            ownership::tell_of_holders(client, statements, shards).await?;
+            for holder in ownership::holders(client, &statements.holders, shards).await? {
+                let Holder { pid, role, shards } = holder;
+                let what = "a session that is no worker's has the locks of shards: nobody delivers them";
+                tracing::warn!(pid, role, shards, "{what}");
+            }
             Answer::ToldOfHolders
         }
         Job::Unlock { worker, shards } => {

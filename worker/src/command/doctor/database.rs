@@ -12,9 +12,13 @@ use crate::config::Settings;
 use crate::database::{Session, describe};
 use crate::deployment;
 use crate::keys::Keys;
+use crate::ownership;
+use crate::schedule::SHARDS;
 
 /// What Postgres says of itself, in one look.
 const FACTS: &str = include_str!("facts.sql");
+/// Who stands in the workers' way.
+const HOLDERS: &str = include_str!("../../sql/holders.sql");
 /// How far apart the clocks may be: receivers of Standard Webhooks take five minutes.
 const SKEW: f64 = 60.0;
 /// How long a notification may take.
@@ -52,6 +56,7 @@ async fn checks(
     upkeep(&facts, findings)?;
     restored(&session.client, findings).await?;
     workers(&session.client, findings).await?;
+    shards(&session.client, findings).await?;
     if keys.is_some() {
         egress::examine(&session.client, settings, findings).await?;
     }
@@ -337,6 +342,31 @@ async fn workers(client: &Client, findings: &mut Findings) -> anyhow::Result<()>
     match row.try_get::<_, Option<String>>(0)?.as_deref() {
         None | Some("0") => findings.warn("workers", "none is alive: nothing is delivered", "klaxon run"),
         Some(alive) => findings.ok("workers", format!("{alive} alive")),
+    }
+    Ok(())
+}
+
+/// Whether somebody else has what workers own their shards by.
+async fn shards(client: &Client, findings: &mut Findings) -> anyhow::Result<()> {
+    let all = (0..i16::from(SHARDS)).collect();
+    let holders = ownership::holders(client, HOLDERS, all).await.map_err(describe)?;
+    if holders.is_empty() {
+        findings.ok("shards", "nobody but workers has their locks");
+    }
+    for holder in holders {
+        let (who, mend) = match holder.pid {
+            Some(pid) => (
+                format!("process {pid} of role {}", holder.role.as_deref().unwrap_or("unknown")),
+                format!("SELECT pg_terminate_backend({pid})"),
+            ),
+            None => (
+                "a prepared transaction".to_owned(),
+                "SELECT gid FROM pg_prepared_xacts, then ROLLBACK PREPARED".to_owned(),
+            ),
+        };
+        let detail =
+            format!("{who} is no worker, and has the locks of {}: nobody delivers them", holder.shards);
+        findings.fail("shards", detail, mend);
     }
     Ok(())
 }
