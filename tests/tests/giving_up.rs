@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 const SETTLED: &str = "NOT EXISTS (SELECT FROM klaxon.outbox)";
 
-/// As if a channel's failures had begun so long ago.
+/// As if a channel's failures had begun so long ago, and nobody had touched it since.
 async fn fails_since(scene: &Scene<'_>, channel: i64, ago: &str) {
     let moved = scene
         .client
@@ -20,6 +20,13 @@ async fn fails_since(scene: &Scene<'_>, channel: i64, ago: &str) {
         .await
         .unwrap();
     assert_eq!(moved, 1, "it fails");
+    // updated_at is a trigger's.
+    let untouched = format!(
+        "SET session_replication_role = replica;
+         UPDATE klaxon.channel SET updated_at = now() - interval '{ago}' WHERE id = {channel};
+         RESET session_replication_role"
+    );
+    scene.client.batch_execute(&untouched).await.unwrap();
 }
 
 async fn attempt(scene: &Scene<'_>, kind: &str) {
@@ -70,6 +77,34 @@ async fn a_channel_that_has_only_failed_for_five_days_is_disabled_and_that_is_to
         .unwrap()
         .get(0);
     assert_eq!(reason, "has only failed for five days");
+}
+
+#[tokio::test]
+async fn a_channel_that_was_given_up_and_is_enabled_again_has_five_days_again() {
+    let scene = Scene::set(Database::new()).await;
+    let never = json!({"retry_schedule": []});
+    let down = scene.webhook("down", Hook::default().statuses([500]), never, &["run.failed"]).await;
+    let _worker = scene.worker(&[]).await;
+    let state = async || {
+        let sql = "SELECT enabled, disabled_reason FROM klaxon.channel";
+        let row = scene.client.query_one(sql, &[]).await.unwrap();
+        (row.get::<_, bool>(0), row.get::<_, Option<String>>(1))
+    };
+    attempt(&scene, "run.failed").await;
+    fails_since(&scene, down, "6 days").await;
+    attempt(&scene, "run.failed").await;
+    until(&scene.client, "(SELECT NOT enabled FROM klaxon.channel)").await;
+    scene.client.batch_execute("UPDATE klaxon.channel SET enabled = true").await.unwrap();
+    assert_eq!(state().await, (true, None));
+
+    // It still fails, and what was held against it before is not.
+    attempt(&scene, "run.failed").await;
+    attempt(&scene, "run.failed").await;
+    assert_eq!(scene.receiver.requests_at("/down").len(), 4);
+    assert_eq!(state().await, (true, None));
+    fails_since(&scene, down, "6 days").await;
+    attempt(&scene, "run.failed").await;
+    until(&scene.client, "(SELECT NOT enabled FROM klaxon.channel)").await;
 }
 
 #[tokio::test]
