@@ -1,9 +1,10 @@
 -- Who must be heard from. Silence becomes agent.offline, return agent.online.
 CREATE TABLE klaxon.agent (
-    project       text CHECK (length(project) BETWEEN 1 AND 100),
-    agent_id      text NOT NULL CHECK (length(agent_id) BETWEEN 1 AND 200),
-    name          text CHECK (length(name) <= 200),
-    timeout       interval NOT NULL DEFAULT '60 s' CHECK (timeout > '0' AND timeout <= '1 year'),
+    project       text CHECK (length(project) BETWEEN 1 AND 100 OR klaxon.refuse('agent.project', project, 'It has 1 to 100 characters; null is none.')),
+    agent_id      text NOT NULL CHECK (length(agent_id) BETWEEN 1 AND 200 OR klaxon.refuse('agent.agent_id', agent_id, 'It has 1 to 200 characters.')),
+    name          text CHECK (length(name) <= 200 OR klaxon.refuse('agent.name', name, 'It has at most 200 characters.')),
+    timeout       interval NOT NULL DEFAULT '60 s'
+                  CHECK (timeout > '0' AND timeout <= '1 year' OR klaxon.refuse('agent.timeout', timeout::text, 'It is more than 0 and at most a year: ''5 min''.')),
     last_seen_at  timestamptz NOT NULL DEFAULT now(),
     online        boolean NOT NULL DEFAULT true,
     created_at    timestamptz NOT NULL DEFAULT now(),

@@ -4,10 +4,11 @@
 CREATE TABLE klaxon.event (
     id           uuid PRIMARY KEY DEFAULT klaxon.uuid_v7(),
     type         text NOT NULL,
-    project      text CHECK (length(project) BETWEEN 1 AND 100),
+    project      text CHECK (length(project) BETWEEN 1 AND 100 OR klaxon.refuse('event.project', project, 'It has 1 to 100 characters; null is none.')),
     payload      jsonb NOT NULL DEFAULT '{}',
-    dedup_key    text CHECK (length(dedup_key) BETWEEN 1 AND 500),
-    occurred_at  timestamptz NOT NULL DEFAULT now() CHECK (isfinite(occurred_at)),
+    dedup_key    text CHECK (length(dedup_key) BETWEEN 1 AND 500 OR klaxon.refuse('event.dedup_key', dedup_key, 'It has 1 to 500 characters; null is none.')),
+    occurred_at  timestamptz NOT NULL DEFAULT now()
+                 CHECK (isfinite(occurred_at) OR klaxon.refuse('event.occurred_at', occurred_at::text, 'It is a time, not infinity.')),
     emitted_by   text NOT NULL DEFAULT klaxon.principal(),
     created_at   timestamptz NOT NULL DEFAULT now(),
     -- Null unless the session is traced.

@@ -2,10 +2,13 @@
 -- is checked by trigger: a foreign key of the table to itself makes pg_dump warn of a circle.
 CREATE TABLE klaxon.event_type (
     name         text PRIMARY KEY
-                 CHECK (length(name) BETWEEN 1 AND 100 AND name ~ '^[[:graph:]]+$' AND name !~ '["''`*?\[\]]'),
+                 CHECK (length(name) BETWEEN 1 AND 100 AND name ~ '^[[:graph:]]+$' AND name !~ '["''`*?\[\]]'
+                        OR klaxon.refuse('event_type.name', name, 'It has 1 to 100 printable characters, without spaces, quotes and the signs of a glob: task.done.')),
     description  text,
-    severity     text CHECK (severity IN ('critical', 'error', 'warning', 'info')),
-    resolves     text CHECK (resolves <> name),
+    severity     text
+                 CHECK (severity IN ('critical', 'error', 'warning', 'info')
+                        OR klaxon.refuse('event_type.severity', severity, 'It is critical, error, warning or info; null lets the channel decide.')),
+    resolves     text CHECK (resolves <> name OR klaxon.refuse('event_type.resolves', resolves, 'A type ends the incidents of another type.')),
     built_in     boolean NOT NULL DEFAULT false,
     created_at   timestamptz NOT NULL DEFAULT now(),
     updated_at   timestamptz NOT NULL DEFAULT now()
@@ -71,4 +74,22 @@ COMMENT ON FUNCTION klaxon.event_type_guard() IS 'Trigger: keeps the built-in ev
 CREATE TRIGGER guard_insert BEFORE INSERT ON klaxon.event_type FOR EACH ROW EXECUTE FUNCTION klaxon.event_type_guard();
 CREATE TRIGGER guard_update BEFORE UPDATE OF name, resolves ON klaxon.event_type FOR EACH ROW EXECUTE FUNCTION klaxon.event_type_guard();
 CREATE TRIGGER guard_delete BEFORE DELETE ON klaxon.event_type FOR EACH ROW EXECUTE FUNCTION klaxon.event_type_guard();
+
+CREATE FUNCTION klaxon.keep_resolved_type() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, klaxon, pg_temp AS $$
+DECLARE
+    resolving text;
+BEGIN
+    SELECT t.name INTO resolving FROM klaxon.event_type AS t WHERE t.resolves = OLD.name LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'event type "%" is what "%" resolves', OLD.name, resolving
+            USING ERRCODE = '23503', HINT = format('UPDATE klaxon.event_type SET resolves = NULL WHERE name = %L first.', resolving);
+    END IF;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION klaxon.keep_resolved_type() IS 'Trigger: a type that another resolves stays';
+-- AFTER: types that go together may.
+CREATE TRIGGER keep_resolved AFTER DELETE ON klaxon.event_type FOR EACH ROW EXECUTE FUNCTION klaxon.keep_resolved_type();
+CREATE TRIGGER keep_resolved_name AFTER UPDATE OF name ON klaxon.event_type
+    FOR EACH ROW WHEN (NEW.name <> OLD.name) EXECUTE FUNCTION klaxon.keep_resolved_type();
 CREATE TRIGGER touch BEFORE UPDATE ON klaxon.event_type FOR EACH ROW EXECUTE FUNCTION klaxon.touch();

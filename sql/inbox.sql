@@ -6,7 +6,8 @@ CREATE TABLE klaxon.inbox (
     event_id         uuid NOT NULL,
     subscription_id  bigint,
     event_type       text NOT NULL,
-    reason           text NOT NULL CHECK (reason IN ('subscribed', 'default')),
+    reason           text NOT NULL
+                     CHECK (reason IN ('subscribed', 'default') OR klaxon.refuse('inbox.reason', reason, 'It is subscribed, or default: through a default subscription.')),
     title            text NOT NULL,
     body             text,
     data             jsonb NOT NULL DEFAULT '{}',

@@ -63,11 +63,25 @@ END
 $$;
 COMMENT ON FUNCTION klaxon.touch() IS 'Trigger: keeps updated_at';
 
+-- The last word of a constraint: what Postgres says of one that does not hold names the constraint alone.
+-- STRICT: null, which a constraint lets pass, passes here.
+CREATE FUNCTION klaxon.refuse(place text, given text, hint text) RETURNS boolean
+LANGUAGE plpgsql STRICT PARALLEL SAFE SET search_path = pg_catalog, klaxon, pg_temp AS $$
+BEGIN
+    RAISE EXCEPTION '%: "%" is not allowed', place, left(given, 200)
+        USING ERRCODE = '23514', HINT = hint, SCHEMA = 'klaxon', TABLE = split_part(place, '.', 1),
+              COLUMN = split_part(place, '.', 2), CONSTRAINT = replace(place, '.', '_') || '_check';
+END
+$$;
+COMMENT ON FUNCTION klaxon.refuse(text, text, text) IS 'Raises where a constraint does not hold: names the column, quotes what it was given, and hints at what it takes';
+
 CREATE TABLE klaxon.project (
-    slug            text PRIMARY KEY CHECK (length(slug) BETWEEN 1 AND 100 AND slug !~ '[[:space:][:cntrl:]]'),
-    name            text CHECK (length(name) BETWEEN 1 AND 200 AND name !~ '[[:cntrl:]]'),
-    url             text CHECK (length(url) <= 2048 AND url ~ '^https?://[^[:space:][:cntrl:]]+$'),
-    default_branch  text NOT NULL DEFAULT 'main' CHECK (length(default_branch) BETWEEN 1 AND 250),
+    slug            text PRIMARY KEY
+                    CHECK (length(slug) BETWEEN 1 AND 100 AND slug !~ '[[:space:][:cntrl:]]' OR klaxon.refuse('project.slug', slug, 'It has 1 to 100 characters, without spaces and control characters.')),
+    name            text CHECK (length(name) BETWEEN 1 AND 200 AND name !~ '[[:cntrl:]]' OR klaxon.refuse('project.name', name, 'It has 1 to 200 characters, without control characters; null shows the slug.')),
+    url             text CHECK (length(url) <= 2048 AND url ~ '^https?://[^[:space:][:cntrl:]]+$' OR klaxon.refuse('project.url', url, 'It begins with http:// or https://, and has at most 2048 characters, without spaces.')),
+    default_branch  text NOT NULL DEFAULT 'main'
+                    CHECK (length(default_branch) BETWEEN 1 AND 250 OR klaxon.refuse('project.default_branch', default_branch, 'It has 1 to 250 characters.')),
     created_at      timestamptz NOT NULL DEFAULT now(),
     updated_at      timestamptz NOT NULL DEFAULT now()
 );
@@ -81,8 +95,10 @@ COMMENT ON COLUMN klaxon.project.updated_at IS 'When the row was last changed';
 
 CREATE TABLE klaxon.member (
     project     text NOT NULL REFERENCES klaxon.project ON UPDATE CASCADE ON DELETE CASCADE,
-    principal   text NOT NULL CHECK (length(principal) BETWEEN 1 AND 200 AND principal !~ '[[:cntrl:]]'),
-    role        text NOT NULL DEFAULT 'member' CHECK (role IN ('member', 'admin')),
+    principal   text NOT NULL
+                CHECK (length(principal) BETWEEN 1 AND 200 AND principal !~ '[[:cntrl:]]' OR klaxon.refuse('member.principal', principal, 'It has 1 to 200 characters, without control characters.')),
+    role        text NOT NULL DEFAULT 'member'
+                CHECK (role IN ('member', 'admin') OR klaxon.refuse('member.role', role, 'The roles are member and admin.')),
     created_at  timestamptz NOT NULL DEFAULT now(),
     updated_at  timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (project, principal)
@@ -107,10 +123,13 @@ CREATE TRIGGER touch BEFORE UPDATE ON klaxon.member FOR EACH ROW EXECUTE FUNCTIO
 -- is checked by trigger: a foreign key of the table to itself makes pg_dump warn of a circle.
 CREATE TABLE klaxon.event_type (
     name         text PRIMARY KEY
-                 CHECK (length(name) BETWEEN 1 AND 100 AND name ~ '^[[:graph:]]+$' AND name !~ '["''`*?\[\]]'),
+                 CHECK (length(name) BETWEEN 1 AND 100 AND name ~ '^[[:graph:]]+$' AND name !~ '["''`*?\[\]]'
+                        OR klaxon.refuse('event_type.name', name, 'It has 1 to 100 printable characters, without spaces, quotes and the signs of a glob: task.done.')),
     description  text,
-    severity     text CHECK (severity IN ('critical', 'error', 'warning', 'info')),
-    resolves     text CHECK (resolves <> name),
+    severity     text
+                 CHECK (severity IN ('critical', 'error', 'warning', 'info')
+                        OR klaxon.refuse('event_type.severity', severity, 'It is critical, error, warning or info; null lets the channel decide.')),
+    resolves     text CHECK (resolves <> name OR klaxon.refuse('event_type.resolves', resolves, 'A type ends the incidents of another type.')),
     built_in     boolean NOT NULL DEFAULT false,
     created_at   timestamptz NOT NULL DEFAULT now(),
     updated_at   timestamptz NOT NULL DEFAULT now()
@@ -176,6 +195,24 @@ COMMENT ON FUNCTION klaxon.event_type_guard() IS 'Trigger: keeps the built-in ev
 CREATE TRIGGER guard_insert BEFORE INSERT ON klaxon.event_type FOR EACH ROW EXECUTE FUNCTION klaxon.event_type_guard();
 CREATE TRIGGER guard_update BEFORE UPDATE OF name, resolves ON klaxon.event_type FOR EACH ROW EXECUTE FUNCTION klaxon.event_type_guard();
 CREATE TRIGGER guard_delete BEFORE DELETE ON klaxon.event_type FOR EACH ROW EXECUTE FUNCTION klaxon.event_type_guard();
+
+CREATE FUNCTION klaxon.keep_resolved_type() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, klaxon, pg_temp AS $$
+DECLARE
+    resolving text;
+BEGIN
+    SELECT t.name INTO resolving FROM klaxon.event_type AS t WHERE t.resolves = OLD.name LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'event type "%" is what "%" resolves', OLD.name, resolving
+            USING ERRCODE = '23503', HINT = format('UPDATE klaxon.event_type SET resolves = NULL WHERE name = %L first.', resolving);
+    END IF;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION klaxon.keep_resolved_type() IS 'Trigger: a type that another resolves stays';
+-- AFTER: types that go together may.
+CREATE TRIGGER keep_resolved AFTER DELETE ON klaxon.event_type FOR EACH ROW EXECUTE FUNCTION klaxon.keep_resolved_type();
+CREATE TRIGGER keep_resolved_name AFTER UPDATE OF name ON klaxon.event_type
+    FOR EACH ROW WHEN (NEW.name <> OLD.name) EXECUTE FUNCTION klaxon.keep_resolved_type();
 CREATE TRIGGER touch BEFORE UPDATE ON klaxon.event_type FOR EACH ROW EXECUTE FUNCTION klaxon.touch();
 /* </end connected objects> */
 
@@ -232,16 +269,18 @@ COMMENT ON FUNCTION klaxon.holds_no_secret(jsonb) IS 'Whether every secret field
 
 CREATE TABLE klaxon.channel (
     id               bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY,
-    name             text NOT NULL CHECK (length(name) BETWEEN 1 AND 100 AND name !~ '[[:cntrl:]]'),
+    name             text NOT NULL
+                     CHECK (length(name) BETWEEN 1 AND 100 AND name !~ '[[:cntrl:]]' OR klaxon.refuse('channel.name', name, 'It has 1 to 100 characters, without control characters.')),
     kind             text NOT NULL CONSTRAINT channel_kind_known CHECK (klaxon.is_channel_kind(kind)),
     project          text REFERENCES klaxon.project ON UPDATE CASCADE ON DELETE CASCADE,
-    owner            text CHECK (length(owner) BETWEEN 1 AND 200),
+    owner            text CHECK (length(owner) BETWEEN 1 AND 200 OR klaxon.refuse('channel.owner', owner, 'It has 1 to 200 characters; null is nobody''s.')),
     config           jsonb NOT NULL CHECK (jsonb_typeof(config) = 'object'),
     enabled          boolean NOT NULL DEFAULT true,
     disabled_reason  text,
     created_at       timestamptz NOT NULL DEFAULT now(),
     updated_at       timestamptz NOT NULL DEFAULT now(),
-    CONSTRAINT channel_scope CHECK (num_nonnulls(project, owner) <= 1),
+    CONSTRAINT channel_project_check
+        CHECK (num_nonnulls(project, owner) <= 1 OR klaxon.refuse('channel.project', project, 'A channel with an owner is that principal''s alone: leave out owner or project.')),
     CONSTRAINT channel_name_per_scope UNIQUE NULLS NOT DISTINCT (name, project, owner),
     CONSTRAINT channel_secrets_sealed CHECK (klaxon.holds_no_secret(config))
 );
@@ -254,7 +293,7 @@ COMMENT ON COLUMN klaxon.channel.project IS 'The project it belongs to';
 COMMENT ON COLUMN klaxon.channel.owner IS 'The principal it belongs to';
 COMMENT ON COLUMN klaxon.channel.config IS 'Fields of its kind, at most 16 KiB; a secret reads as ••••••••, and writing that back keeps it';
 COMMENT ON COLUMN klaxon.channel.enabled IS 'Whether events are matched to it and pending deliveries sent';
-COMMENT ON COLUMN klaxon.channel.disabled_reason IS 'Why it was disabled';
+COMMENT ON COLUMN klaxon.channel.disabled_reason IS 'Why it was disabled; null again once it is enabled';
 COMMENT ON COLUMN klaxon.channel.created_at IS 'When the row was written';
 COMMENT ON COLUMN klaxon.channel.updated_at IS 'When the row was last changed';
 
@@ -292,6 +331,16 @@ COMMENT ON COLUMN klaxon.channel_state.last_failure_at IS 'Last attempt that fai
 COMMENT ON COLUMN klaxon.channel_state.last_error IS 'What the last failed attempt said, sanitized';
 
 CREATE TRIGGER touch BEFORE UPDATE ON klaxon.channel FOR EACH ROW EXECUTE FUNCTION klaxon.touch();
+
+CREATE FUNCTION klaxon.forget_reason() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, klaxon, pg_temp AS $$
+BEGIN
+    NEW.disabled_reason := NULL;
+    RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION klaxon.forget_reason() IS 'Trigger: a channel that is enabled again has no reason to be disabled';
+CREATE TRIGGER forget_reason BEFORE UPDATE OF enabled ON klaxon.channel
+    FOR EACH ROW WHEN (NEW.enabled AND NOT OLD.enabled) EXECUTE FUNCTION klaxon.forget_reason();
 /* </end connected objects> */
 
 /* <begin connected objects> */
@@ -304,15 +353,18 @@ CREATE TABLE klaxon.default_subscription (
     project          text NOT NULL REFERENCES klaxon.project ON UPDATE CASCADE ON DELETE CASCADE,
     events           text[] NOT NULL,
     filters          jsonb NOT NULL DEFAULT '{}',
-    mode             text NOT NULL DEFAULT 'realtime' CHECK (mode IN ('realtime', 'digest')),
+    mode             text NOT NULL DEFAULT 'realtime'
+                     CHECK (mode IN ('realtime', 'digest') OR klaxon.refuse('default_subscription.mode', mode, 'The modes are realtime and digest.')),
     digest_at        time,
     digest_timezone  text NOT NULL DEFAULT 'UTC',
-    cooldown         interval NOT NULL DEFAULT '0' CHECK (cooldown BETWEEN '0' AND '1 year'),
+    cooldown         interval NOT NULL DEFAULT '0'
+                     CHECK (cooldown BETWEEN '0' AND '1 year' OR klaxon.refuse('default_subscription.cooldown', cooldown::text, 'It is at least 0, which is none, and at most a year: ''15 min''.')),
     in_app           boolean NOT NULL DEFAULT false,
     channel_ids      bigint[] NOT NULL DEFAULT '{}',
     created_at       timestamptz NOT NULL DEFAULT now(),
     updated_at       timestamptz NOT NULL DEFAULT now(),
-    CONSTRAINT default_subscription_digest CHECK (mode <> 'digest' OR digest_at IS NOT NULL)
+    CONSTRAINT default_subscription_digest_at_check
+        CHECK (mode <> 'digest' OR digest_at IS NOT NULL OR klaxon.refuse('default_subscription.digest_at', 'null', 'A digest needs the time of day it is due: ''09:00''.'))
 );
 COMMENT ON TABLE  klaxon.default_subscription IS 'Copied to each principal that becomes a member of the project; the copy is the principal''s own';
 COMMENT ON COLUMN klaxon.default_subscription.id IS 'Identity';
@@ -356,21 +408,24 @@ CREATE TRIGGER check_channels AFTER INSERT OR UPDATE OF channel_ids, project ON 
 
 CREATE TABLE klaxon.subscription (
     id                       bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY,
-    owner                    text CHECK (length(owner) BETWEEN 1 AND 200),
+    owner                    text CHECK (length(owner) BETWEEN 1 AND 200 OR klaxon.refuse('subscription.owner', owner, 'It has 1 to 200 characters; null is shared.')),
     project                  text REFERENCES klaxon.project ON UPDATE CASCADE ON DELETE CASCADE,
     events                   text[] NOT NULL,
     filters                  jsonb NOT NULL DEFAULT '{}',
-    mode                     text NOT NULL DEFAULT 'realtime' CHECK (mode IN ('realtime', 'digest')),
+    mode                     text NOT NULL DEFAULT 'realtime'
+                             CHECK (mode IN ('realtime', 'digest') OR klaxon.refuse('subscription.mode', mode, 'The modes are realtime and digest.')),
     digest_at                time,
     digest_timezone          text NOT NULL DEFAULT 'UTC',
-    cooldown                 interval NOT NULL DEFAULT '0' CHECK (cooldown BETWEEN '0' AND '1 year'),
+    cooldown                 interval NOT NULL DEFAULT '0'
+                             CHECK (cooldown BETWEEN '0' AND '1 year' OR klaxon.refuse('subscription.cooldown', cooldown::text, 'It is at least 0, which is none, and at most a year: ''15 min''.')),
     muted_until              timestamptz,
     in_app                   boolean NOT NULL DEFAULT false,
     enabled                  boolean NOT NULL DEFAULT true,
     default_subscription_id  bigint REFERENCES klaxon.default_subscription ON DELETE SET NULL,
     created_at               timestamptz NOT NULL DEFAULT now(),
     updated_at               timestamptz NOT NULL DEFAULT now(),
-    CONSTRAINT subscription_digest CHECK (mode <> 'digest' OR digest_at IS NOT NULL)
+    CONSTRAINT subscription_digest_at_check
+        CHECK (mode <> 'digest' OR digest_at IS NOT NULL OR klaxon.refuse('subscription.digest_at', 'null', 'A digest needs the time of day it is due: ''09:00''.'))
 );
 CREATE INDEX subscription_project_idx ON klaxon.subscription (project);
 CREATE INDEX subscription_owner_idx ON klaxon.subscription (owner);
@@ -565,10 +620,11 @@ AS 'MODULE_PATHNAME', 'uuid_v7_wrapper';
 CREATE TABLE klaxon.event (
     id           uuid PRIMARY KEY DEFAULT klaxon.uuid_v7(),
     type         text NOT NULL,
-    project      text CHECK (length(project) BETWEEN 1 AND 100),
+    project      text CHECK (length(project) BETWEEN 1 AND 100 OR klaxon.refuse('event.project', project, 'It has 1 to 100 characters; null is none.')),
     payload      jsonb NOT NULL DEFAULT '{}',
-    dedup_key    text CHECK (length(dedup_key) BETWEEN 1 AND 500),
-    occurred_at  timestamptz NOT NULL DEFAULT now() CHECK (isfinite(occurred_at)),
+    dedup_key    text CHECK (length(dedup_key) BETWEEN 1 AND 500 OR klaxon.refuse('event.dedup_key', dedup_key, 'It has 1 to 500 characters; null is none.')),
+    occurred_at  timestamptz NOT NULL DEFAULT now()
+                 CHECK (isfinite(occurred_at) OR klaxon.refuse('event.occurred_at', occurred_at::text, 'It is a time, not infinity.')),
     emitted_by   text NOT NULL DEFAULT klaxon.principal(),
     created_at   timestamptz NOT NULL DEFAULT now(),
     -- Null unless the session is traced.
@@ -960,7 +1016,8 @@ CREATE TABLE klaxon.inbox (
     event_id         uuid NOT NULL,
     subscription_id  bigint,
     event_type       text NOT NULL,
-    reason           text NOT NULL CHECK (reason IN ('subscribed', 'default')),
+    reason           text NOT NULL
+                     CHECK (reason IN ('subscribed', 'default') OR klaxon.refuse('inbox.reason', reason, 'It is subscribed, or default: through a default subscription.')),
     title            text NOT NULL,
     body             text,
     data             jsonb NOT NULL DEFAULT '{}',
@@ -993,10 +1050,11 @@ CREATE TRIGGER touch BEFORE UPDATE ON klaxon.inbox FOR EACH ROW EXECUTE FUNCTION
 
 -- Who must be heard from. Silence becomes agent.offline, return agent.online.
 CREATE TABLE klaxon.agent (
-    project       text CHECK (length(project) BETWEEN 1 AND 100),
-    agent_id      text NOT NULL CHECK (length(agent_id) BETWEEN 1 AND 200),
-    name          text CHECK (length(name) <= 200),
-    timeout       interval NOT NULL DEFAULT '60 s' CHECK (timeout > '0' AND timeout <= '1 year'),
+    project       text CHECK (length(project) BETWEEN 1 AND 100 OR klaxon.refuse('agent.project', project, 'It has 1 to 100 characters; null is none.')),
+    agent_id      text NOT NULL CHECK (length(agent_id) BETWEEN 1 AND 200 OR klaxon.refuse('agent.agent_id', agent_id, 'It has 1 to 200 characters.')),
+    name          text CHECK (length(name) <= 200 OR klaxon.refuse('agent.name', name, 'It has at most 200 characters.')),
+    timeout       interval NOT NULL DEFAULT '60 s'
+                  CHECK (timeout > '0' AND timeout <= '1 year' OR klaxon.refuse('agent.timeout', timeout::text, 'It is more than 0 and at most a year: ''5 min''.')),
     last_seen_at  timestamptz NOT NULL DEFAULT now(),
     online        boolean NOT NULL DEFAULT true,
     created_at    timestamptz NOT NULL DEFAULT now(),
@@ -2693,7 +2751,8 @@ CREATE TABLE klaxon.watcher (
     payload       text,
     project       text,
     columns       jsonb NOT NULL DEFAULT '{}',
-    on_error      text NOT NULL DEFAULT 'skip' CHECK (on_error IN ('fail', 'skip')),
+    on_error      text NOT NULL DEFAULT 'skip'
+                  CHECK (on_error IN ('fail', 'skip') OR klaxon.refuse('watcher.on_error', on_error, 'It is fail, which aborts the writer''s statement, or skip.')),
     created_by    text NOT NULL,
     insert_query  text NOT NULL,
     update_query  text NOT NULL,
@@ -3240,7 +3299,7 @@ REVOKE ALL ON ALL TABLES IN SCHEMA klaxon FROM PUBLIC;
 REVOKE ALL ON ALL SEQUENCES IN SCHEMA klaxon FROM PUBLIC;
 REVOKE ALL ON ALL ROUTINES IN SCHEMA klaxon FROM PUBLIC;
 
-GRANT EXECUTE ON FUNCTION klaxon.version(), klaxon.principal(), klaxon.uuid_v7(), klaxon.traceparent()
+GRANT EXECUTE ON FUNCTION klaxon.version(), klaxon.principal(), klaxon.uuid_v7(), klaxon.traceparent(), klaxon.refuse(text, text, text)
     TO klaxon_emitter, klaxon_user, klaxon_app, klaxon_admin, klaxon_worker;
 GRANT EXECUTE ON FUNCTION klaxon.notify_event(text, jsonb, text, text, timestamptz), klaxon.write_event(text, jsonb, text, timestamptz), klaxon.known_event(text, text, text)
     TO klaxon_emitter, klaxon_admin;
@@ -3301,6 +3360,9 @@ GRANT INSERT (slug, name, url, default_branch), UPDATE (slug, name, url, default
 GRANT INSERT (project, principal, role), UPDATE (project, principal, role), DELETE ON klaxon.member TO klaxon_admin;
 GRANT INSERT (name, description, severity, resolves), UPDATE (name, description, severity, resolves), DELETE ON klaxon.event_type TO klaxon_admin;
 GRANT INSERT (project, agent_id, name, timeout, last_seen_at, online), UPDATE (name, timeout, last_seen_at, online), DELETE ON klaxon.agent TO klaxon_admin;
+GRANT INSERT (principal, project, event_id, subscription_id, event_type, reason, title, body, data), DELETE ON klaxon.inbox TO klaxon_admin;
+-- What must not be kept can be struck from an event, or the event removed; what happened is not rewritten.
+GRANT UPDATE (payload), DELETE ON klaxon.event TO klaxon_admin;
 
 -- The worker: what it reads to deliver, and what it writes to settle.
 GRANT SELECT ON klaxon.project, klaxon.event_type, klaxon.event, klaxon.channel, klaxon.channel_secret, klaxon.subscription,

@@ -22,7 +22,7 @@ REVOKE ALL ON ALL TABLES IN SCHEMA klaxon FROM PUBLIC;
 REVOKE ALL ON ALL SEQUENCES IN SCHEMA klaxon FROM PUBLIC;
 REVOKE ALL ON ALL ROUTINES IN SCHEMA klaxon FROM PUBLIC;
 
-GRANT EXECUTE ON FUNCTION klaxon.version(), klaxon.principal(), klaxon.uuid_v7(), klaxon.traceparent()
+GRANT EXECUTE ON FUNCTION klaxon.version(), klaxon.principal(), klaxon.uuid_v7(), klaxon.traceparent(), klaxon.refuse(text, text, text)
     TO klaxon_emitter, klaxon_user, klaxon_app, klaxon_admin, klaxon_worker;
 GRANT EXECUTE ON FUNCTION klaxon.notify_event(text, jsonb, text, text, timestamptz), klaxon.write_event(text, jsonb, text, timestamptz), klaxon.known_event(text, text, text)
     TO klaxon_emitter, klaxon_admin;
@@ -83,6 +83,9 @@ GRANT INSERT (slug, name, url, default_branch), UPDATE (slug, name, url, default
 GRANT INSERT (project, principal, role), UPDATE (project, principal, role), DELETE ON klaxon.member TO klaxon_admin;
 GRANT INSERT (name, description, severity, resolves), UPDATE (name, description, severity, resolves), DELETE ON klaxon.event_type TO klaxon_admin;
 GRANT INSERT (project, agent_id, name, timeout, last_seen_at, online), UPDATE (name, timeout, last_seen_at, online), DELETE ON klaxon.agent TO klaxon_admin;
+GRANT INSERT (principal, project, event_id, subscription_id, event_type, reason, title, body, data), DELETE ON klaxon.inbox TO klaxon_admin;
+-- What must not be kept can be struck from an event, or the event removed; what happened is not rewritten.
+GRANT UPDATE (payload), DELETE ON klaxon.event TO klaxon_admin;
 
 -- The worker: what it reads to deliver, and what it writes to settle.
 GRANT SELECT ON klaxon.project, klaxon.event_type, klaxon.event, klaxon.channel, klaxon.channel_secret, klaxon.subscription,

@@ -12,7 +12,8 @@ CREATE TABLE klaxon.watcher (
     payload       text,
     project       text,
     columns       jsonb NOT NULL DEFAULT '{}',
-    on_error      text NOT NULL DEFAULT 'skip' CHECK (on_error IN ('fail', 'skip')),
+    on_error      text NOT NULL DEFAULT 'skip'
+                  CHECK (on_error IN ('fail', 'skip') OR klaxon.refuse('watcher.on_error', on_error, 'It is fail, which aborts the writer''s statement, or skip.')),
     created_by    text NOT NULL,
     insert_query  text NOT NULL,
     update_query  text NOT NULL,

@@ -48,3 +48,13 @@ SELECT event_type FROM klaxon.outbox;
 -- A history that is restored pages nobody.
 INSERT INTO klaxon.event (type, created_at) VALUES ('run.failed', '2020-01-01');
 SELECT count(*) FROM klaxon.outbox;
+
+-- Types of one's own, and what they may be.
+INSERT INTO klaxon.event_type (name) VALUES ('deploy failed');
+INSERT INTO klaxon.event_type (name, severity) VALUES ('deploy.failed', 'fatal');
+INSERT INTO klaxon.event_type (name, resolves) VALUES ('deploy.failed', 'deploy.failed');
+INSERT INTO klaxon.event_type (name, resolves) VALUES ('deploy.recovered', 'deploy.failed');
+INSERT INTO klaxon.event_type (name, resolves) VALUES ('deploy.failed', NULL), ('deploy.recovered', 'deploy.failed');
+DELETE FROM klaxon.event_type WHERE name = 'deploy.failed';
+UPDATE klaxon.event_type SET name = 'deploy.broken' WHERE name = 'deploy.failed';
+DELETE FROM klaxon.event_type WHERE name IN ('deploy.failed', 'deploy.recovered');

@@ -86,6 +86,14 @@ CREATE TABLE klaxon.mine ();
 ALTER TABLE klaxon.event ADD COLUMN x int;
 CREATE TRIGGER t AFTER INSERT ON klaxon.event EXECUTE FUNCTION klaxon.touch();
 SET klaxon.allow_http = on;
+-- What must not be kept is struck from an event, or goes with it; what happened is not rewritten.
+UPDATE klaxon.event SET type = 'run.finished';
+UPDATE klaxon.event SET payload = '{}' WHERE project = 'search';
+DELETE FROM klaxon.event WHERE project = 'search';
+INSERT INTO klaxon.inbox (principal, event_id, event_type, reason, title)
+SELECT p, gen_random_uuid(), 'run.failed', 'subscribed', 'Look' FROM unnest(ARRAY['rights_bob', 'rights_alice']) AS p;
+SELECT principal FROM klaxon.inbox;
+DELETE FROM klaxon.inbox;
 RESET ROLE;
 
 DROP ROLE rights_alice, rights_bob, rights_boss, rights_job, rights_app, rights_nobody;

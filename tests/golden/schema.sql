@@ -16,6 +16,13 @@ SELECT a.privilege_type AS public_may FROM pg_namespace AS n, aclexplode(n.nspac
 SELECT p.proname AS careless FROM pg_proc AS p
 WHERE p.pronamespace = 'klaxon'::regnamespace AND p.prosecdef AND NOT coalesce('search_path=pg_catalog, klaxon, pg_temp' = ANY (p.proconfig), false) ORDER BY 1;
 
+-- Of the constraints of what people write, those that Postgres alone would explain: triggers speak before them.
+SELECT c.conrelid::regclass AS of, c.conname AS unexplained FROM pg_constraint AS c
+WHERE c.connamespace = 'klaxon'::regnamespace AND c.contype = 'c' AND pg_get_constraintdef(c.oid) NOT LIKE '%klaxon.refuse(%'
+  AND EXISTS (SELECT FROM unnest(c.conkey) AS k (attribute), unnest(ARRAY['klaxon_emitter', 'klaxon_user', 'klaxon_admin']) AS r (role)
+              WHERE has_column_privilege(r.role, c.conrelid, k.attribute, 'INSERT, UPDATE'))
+ORDER BY c.conrelid::regclass::text, c.conname;
+
 -- Tables, who may see them, and whether rows are guarded and dumped.
 SELECT c.relname, c.relrowsecurity AS guarded, c.oid = ANY (e.extconfig) AS dumped,
     (SELECT string_agg(DISTINCT replace(a.grantee::regrole::text, 'klaxon_', ''), ' ') FROM aclexplode(c.relacl) AS a
