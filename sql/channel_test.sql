@@ -7,7 +7,7 @@ CREATE TABLE klaxon.channel_test (
     requested_at  timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 CREATE INDEX channel_test_principal_idx ON klaxon.channel_test (principal, requested_at);
-COMMENT ON TABLE  klaxon.channel_test IS 'Tests of the last minute, to bound them';
+COMMENT ON TABLE  klaxon.channel_test IS 'Tests of the last minute or two, to bound them';
 COMMENT ON COLUMN klaxon.channel_test.delivery_id IS 'The delivery';
 COMMENT ON COLUMN klaxon.channel_test.channel_id IS 'The channel; null for a configuration that is not saved';
 COMMENT ON COLUMN klaxon.channel_test.principal IS 'Who asked for it';
@@ -28,7 +28,7 @@ CREATE TABLE klaxon.config_test (
     error          text,
     response_body  text
 );
-COMMENT ON TABLE  klaxon.config_test IS 'Tests of configurations that are not saved, while somebody waits for them';
+COMMENT ON TABLE  klaxon.config_test IS 'Tests of configurations that are not saved, of the last minute or two';
 COMMENT ON COLUMN klaxon.config_test.id IS 'Identity';
 COMMENT ON COLUMN klaxon.config_test.kind IS 'As in klaxon.channel';
 COMMENT ON COLUMN klaxon.config_test.config IS 'As in klaxon.channel';
@@ -48,8 +48,8 @@ LANGUAGE plpgsql SET search_path = pg_catalog, klaxon, pg_temp AS $$
 BEGIN
     -- Two at once would each count nine.
     PERFORM pg_advisory_xact_lock(hashtextextended(by, 7307));
-    DELETE FROM klaxon.channel_test AS t WHERE t.requested_at < clock_timestamp() - interval '1 min';
-    IF (SELECT count(*) FROM klaxon.channel_test AS t WHERE t.principal = by) >= 10 THEN
+    IF (SELECT count(*) FROM klaxon.channel_test AS t
+        WHERE t.principal = by AND t.requested_at >= clock_timestamp() - interval '1 min') >= 10 THEN
         RAISE EXCEPTION 'principal "%" has tested channels 10 times within a minute', by
             USING ERRCODE = '53400', HINT = 'Wait a minute.';
     END IF;
@@ -105,17 +105,15 @@ COMMENT ON FUNCTION klaxon.channel_test_answer(uuid) IS 'What came of a test; nu
 
 CREATE FUNCTION klaxon.end_channel_test(delivery uuid) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, klaxon, pg_temp AS $$
-DECLARE
-    tested bigint := (SELECT t.channel_id FROM klaxon.channel_test AS t WHERE t.delivery_id = end_channel_test.delivery);
 BEGIN
-    -- Rights of the owner: a test that nobody waits for any more is not to be sent, nor kept as dead.
-    IF tested IS NOT NULL THEN
-        DELETE FROM klaxon.outbox AS o WHERE o.channel_id = tested AND o.id = end_channel_test.delivery;
-        DELETE FROM klaxon.dead_letter AS d WHERE d.id = end_channel_test.delivery;
-    END IF;
+    -- Rights of the owner: a test is not kept as dead. Of the outbox nothing is taken here: a worker that settles would
+    -- wait for whoever calls this and goes on. What nobody waits for any more, it gives up.
+    DELETE FROM klaxon.dead_letter AS d
+    USING klaxon.channel_test AS t
+    WHERE d.id = end_channel_test.delivery AND t.delivery_id = d.id;
 END
 $$;
-COMMENT ON FUNCTION klaxon.end_channel_test(uuid) IS 'Takes back what is left of a test';
+COMMENT ON FUNCTION klaxon.end_channel_test(uuid) IS 'Forgets a test that failed';
 
 -- No SET here: a procedure with one may not commit, and what is not committed no worker sees. So every
 -- name has its schema.
@@ -154,8 +152,6 @@ DECLARE
     test uuid := klaxon.uuid_v7();
 BEGIN
     PERFORM klaxon.count_channel_test(test, NULL, by);
-    -- Of those whom nobody waits for any more: their session ended first.
-    DELETE FROM klaxon.config_test AS t WHERE t.requested_at < clock_timestamp() - interval '1 min';
     INSERT INTO klaxon.config_test (id, kind, config, fields, sealed) VALUES (test, kind, config, fields, sealed);
     RETURN test;
 END
@@ -172,12 +168,26 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, klaxon, pg_te
 $$;
 COMMENT ON FUNCTION klaxon.config_test_answer(uuid) IS 'What came of a test; nulls where nothing has yet';
 
-CREATE FUNCTION klaxon.end_config_test(test uuid) RETURNS void
-LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, klaxon, pg_temp AS $$
-    -- Rights of the owner: as config_test_answer.
-    DELETE FROM klaxon.config_test AS t WHERE t.id = end_config_test.test
+-- Called by the worker's clock, alone: rows that a transaction of somebody's has deleted are rows that everybody waits for.
+CREATE FUNCTION klaxon.tidy_tests() RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, klaxon, pg_temp AS $$
+DECLARE
+    old timestamptz := clock_timestamp() - interval '1 min';
+BEGIN
+    -- Rights of the owner: what is done is the same whoever calls it.
+    DELETE FROM klaxon.config_test AS t WHERE t.requested_at < old;
+    DELETE FROM klaxon.outbox AS o USING klaxon.channel_test AS t
+    WHERE t.requested_at < old AND o.channel_id = t.channel_id AND o.id = t.delivery_id;
+    DELETE FROM klaxon.dead_letter AS d WHERE d.id IN (
+        SELECT l.id FROM klaxon.dead_letter AS l JOIN klaxon.channel_test AS t ON t.delivery_id = l.id
+        WHERE t.requested_at < old
+        FOR UPDATE OF l SKIP LOCKED
+    );
+    DELETE FROM klaxon.channel_test AS t
+    WHERE t.requested_at < old AND NOT EXISTS (SELECT FROM klaxon.dead_letter AS d WHERE d.id = t.delivery_id);
+END
 $$;
-COMMENT ON FUNCTION klaxon.end_config_test(uuid) IS 'Forgets a test';
+COMMENT ON FUNCTION klaxon.tidy_tests() IS 'Forgets tests that are older than a minute, and what is left of their deliveries';
 
 -- No SET here, as test_channel.
 CREATE PROCEDURE klaxon.test_config(
@@ -201,7 +211,6 @@ BEGIN
         success := false;
         error := 'no worker has answered within 15 s';
     END IF;
-    PERFORM klaxon.end_config_test(test);
 END
 $$;
 COMMENT ON PROCEDURE klaxon.test_config(text, jsonb, boolean, integer, text, text) IS

@@ -18,13 +18,12 @@ DECLARE
     since timestamptz;
     dropped bigint;
 BEGIN
-    -- In the order of the locks themselves, so that two workers never wait for each other.
     FOR key IN
         SELECT DISTINCT k.subscription_id, k.task, hashtextextended(k.task, k.subscription_id) AS lock
         FROM unnest(subscription_ids, tasks) AS k (subscription_id, task)
-        ORDER BY lock, k.subscription_id, k.task
     LOOP
-        PERFORM pg_advisory_xact_lock(key.lock);
+        -- Not waited for: anybody who may connect can take it, and who asks is a worker that has others to serve.
+        CONTINUE WHEN NOT pg_try_advisory_xact_lock(key.lock);
         -- By its length in seconds, as the matcher counts it. Null where the subscription is gone.
         cooldown := (SELECT make_interval(secs => extract(epoch FROM s.cooldown)::double precision)
                      FROM klaxon.subscription AS s WHERE s.id = key.subscription_id);
@@ -106,7 +105,8 @@ BEGIN
     INSERT INTO klaxon.held_back (subscription_id, task_name, events, held_at)
     SELECT g.subscription_id, g.task_name, sum(g.events), min(g.held_at) FROM gone AS g GROUP BY g.subscription_id, g.task_name;
 
-    -- Also what an emitter or a worker wrote that did not see its subscription deleted.
+    -- What is kept of subscriptions goes after them, here and not with them: whoever deletes one and does not commit
+    -- would be waited for.
     DELETE FROM klaxon.cooldown AS c WHERE NOT EXISTS (
         SELECT FROM klaxon.subscription AS s
         WHERE s.id = c.subscription_id AND c.notified_at + s.cooldown > clock_timestamp() - interval '1 day'

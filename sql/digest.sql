@@ -13,9 +13,13 @@ DECLARE
     gathered bigint;
 BEGIN
     -- Rights of the owner: the worker writes no digest.
-    -- One at a time: who comes second finds nothing, and looks again in a second.
-    IF NOT EXISTS (SELECT FROM klaxon.digest_item AS i WHERE i.delivery_id IS NULL AND i.due_at <= at)
-       OR NOT pg_try_advisory_xact_lock(hashtextextended('klaxon.gather_digests', 7306)) THEN
+    -- One at a time, by a row that nobody else may lock, as anybody may an advisory lock: who comes second finds
+    -- nothing, and looks again in a second.
+    IF NOT EXISTS (SELECT FROM klaxon.digest_item AS i WHERE i.delivery_id IS NULL AND i.due_at <= at) THEN
+        RETURN 0;
+    END IF;
+    PERFORM FROM klaxon.deployment FOR UPDATE SKIP LOCKED;
+    IF NOT FOUND AND EXISTS (SELECT FROM klaxon.deployment) THEN
         RETURN 0;
     END IF;
     -- Of a channel all or nothing: those that do not fit have their turn in a second.

@@ -227,10 +227,12 @@ BEGIN
         UPDATE klaxon.agent AS a SET online = false FROM silent WHERE a.ctid = silent.place
         RETURNING a.project, a.agent_id, a.name, a.last_seen_at
     )
+    -- A watched table that is written anew tells no silence a second time. Whoever emits with the same key is waited for,
+    -- so it holds what no emitter knows.
     INSERT INTO klaxon.event (type, project, payload, dedup_key)
     SELECT 'agent.offline', project,
            jsonb_strip_nulls(jsonb_build_object('agent_id', agent_id, 'agent_name', name, 'last_seen_at', last_seen_at)),
-           left(agent_id, 300) || ' ' || extract(epoch FROM last_seen_at)
+           encode(sha256(convert_to(concat_ws(' ', (SELECT d.id FROM klaxon.deployment AS d), agent_id, extract(epoch FROM last_seen_at)), 'UTF8')), 'hex')
     FROM gone;
     GET DIAGNOSTICS expired = ROW_COUNT;
     RETURN expired;

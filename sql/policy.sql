@@ -32,7 +32,7 @@ GRANT EXECUTE ON FUNCTION klaxon.heartbeat(text, text, text, interval), klaxon.t
 GRANT EXECUTE ON FUNCTION klaxon.watch(regclass, text, text, text, text), klaxon.watch_runs(regclass, jsonb),
     klaxon.watch_tasks(regclass, jsonb), klaxon.watch_agents(regclass, jsonb), klaxon.unwatch(regclass)
     TO klaxon_emitter, klaxon_admin;
-GRANT EXECUTE ON FUNCTION klaxon.tick_is_due(), klaxon.expire_agents(), klaxon.gather_digests(), klaxon.tidy_cooldowns(),
+GRANT EXECUTE ON FUNCTION klaxon.tick_is_due(), klaxon.expire_agents(), klaxon.gather_digests(), klaxon.tidy_cooldowns(), klaxon.tidy_tests(),
     klaxon.polled_watchers(), klaxon.poll_watcher(bigint), klaxon.tidy_watchers(),
     klaxon.settle_cooldowns(bigint[], text[]), klaxon.digest_payload(uuid, bigint), klaxon.digest_data(jsonb), klaxon.is_link(text),
     klaxon.last_checkpoint(), klaxon.checkpoint_is_due(), klaxon.journal_is_due(), klaxon.remove_deliveries()
@@ -46,7 +46,7 @@ GRANT EXECUTE ON FUNCTION
     klaxon.retry_dead(text, timestamptz, uuid, boolean), klaxon.replay(text, timestamptz, timestamptz, text[], boolean),
     klaxon.copy_channel(text, text), klaxon.request_channel_test(text), klaxon.channel_test_answer(uuid), klaxon.end_channel_test(uuid)
     TO klaxon_user, klaxon_app, klaxon_admin;
-GRANT EXECUTE ON FUNCTION klaxon.request_config_test(text, jsonb), klaxon.config_test_answer(uuid), klaxon.end_config_test(uuid)
+GRANT EXECUTE ON FUNCTION klaxon.request_config_test(text, jsonb), klaxon.config_test_answer(uuid)
     TO klaxon_user, klaxon_app, klaxon_admin;
 GRANT EXECUTE ON PROCEDURE klaxon.test_config(text, jsonb, boolean, integer, text, text) TO klaxon_user, klaxon_app, klaxon_admin;
 GRANT EXECUTE ON PROCEDURE klaxon.test_channel(text, boolean, integer, text, text) TO klaxon_user, klaxon_app, klaxon_admin;

@@ -138,3 +138,13 @@ SELECT events FROM klaxon.subscription WHERE owner = 'carol';
 UPDATE klaxon.subscription SET events = events || ARRAY['invoice.paid'] WHERE owner = 'carol';
 
 DROP ROLE people_app, people_boss;
+
+-- A default may name a channel that is gone, and its project be renamed all the same; but not get another such.
+INSERT INTO klaxon.project (slug) VALUES ('before');
+INSERT INTO klaxon.channel (name, kind, config) VALUES ('passing', 'webhook', '{"url": "https://passing.example.com/"}');
+INSERT INTO klaxon.default_subscription (project, events, channel_ids) SELECT 'before', ARRAY['run.failed'], ARRAY[id] FROM klaxon.channel WHERE name = 'passing';
+DELETE FROM klaxon.channel WHERE name = 'passing';
+UPDATE klaxon.project SET slug = 'after' WHERE slug = 'before';
+SELECT project, cardinality(channel_ids) AS channels FROM klaxon.default_subscription WHERE project = 'after';
+UPDATE klaxon.default_subscription SET channel_ids = channel_ids || 999999 WHERE project = 'after';
+UPDATE klaxon.default_subscription SET channel_ids = '{}' WHERE project = 'after';

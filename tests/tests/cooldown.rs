@@ -62,6 +62,9 @@ fn told(request: &Request) -> i64 {
 }
 
 const SETTLED: &str = "NOT EXISTS (SELECT FROM klaxon.outbox)";
+/// A worker has asked whose turn it is.
+const ASKED: &str = "EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'klaxon%'
+                             AND (query LIKE '-- Whose turn it is%' OR query LIKE '-- What was decided of%'))";
 
 #[tokio::test]
 async fn a_flood_in_one_statement_notifies_once_a_window() {
@@ -255,8 +258,9 @@ async fn a_subscription_that_has_changed_its_mind_is_not_held_to_its_cooldown() 
     assert_eq!(counts, [3, 3, 1]);
     assert_eq!(held(&scene.client).await, 2);
     scene.client.execute("DELETE FROM klaxon.subscription WHERE id = $1", &[&kept]).await.unwrap();
+    scene.client.batch_execute("SELECT klaxon.tidy_cooldowns()").await.unwrap();
     let left = "SELECT (SELECT count(*) FROM klaxon.held_back) + (SELECT count(*) FROM klaxon.cooldown)";
-    assert_eq!(number(&scene.client, left).await, 0, "what is kept of a subscription goes with it");
+    assert_eq!(number(&scene.client, left).await, 0, "what is kept of a subscription goes after it");
 }
 
 /// A superuser may do so, and the worker looks for what it knows where it was.
@@ -268,7 +272,7 @@ async fn what_is_moved_while_it_is_decided_on_is_sent_when_it_is_due() {
     scene.client.execute(&format!("SELECT {lock}"), &[&subscription]).await.unwrap();
     let _worker = scene.worker(&[]).await;
     scene.emit("task.failed", json!({})).await;
-    until(&scene.client, "EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted)").await;
+    until(&scene.client, ASKED).await;
     scene
         .client
         .batch_execute("UPDATE klaxon.outbox SET due_at = due_at - interval '1 minute'")

@@ -12,8 +12,10 @@ use crate::statement::Statements;
 
 /// Deliveries decided on at once.
 const BATCH: usize = 500;
-/// How long to leave the database alone after it decided nothing.
+/// How long to leave the database alone after it could not decide.
 const PAUSE: Duration = Duration::from_secs(1);
+/// The same where somebody else decides on all that was asked about.
+const TURN: Duration = Duration::from_millis(50);
 
 /// A delivery that may be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,8 +110,8 @@ impl Waiting {
     }
 
     /// It was decided: what may be sent, with what it is to tell, and what was held back. The rest goes
-    /// on waiting.
-    pub fn decided(&mut self, decided: &Decided) -> (Vec<Pending>, Vec<Pending>) {
+    /// on waiting, behind the others.
+    pub fn decided(&mut self, decided: &Decided, now: Instant) -> (Vec<Pending>, Vec<Pending>) {
         let (mut passed, mut held) = (Vec::new(), Vec::new());
         for mut row in std::mem::take(&mut self.asked) {
             match decided.get(&row.id) {
@@ -121,6 +123,9 @@ impl Waiting {
                     passed.push(row);
                 }
             }
+        }
+        if passed.is_empty() && held.is_empty() {
+            self.not_before = Some(now + TURN);
         }
         (passed, held)
     }
@@ -188,7 +193,7 @@ mod tests {
         assert!(waiting.next(now).is_none(), "one question at a time");
         let told = Passed { held_back: 41, held_for: Some(Duration::from_secs(300)) };
         let decided = Decided::from([(Uuid::from_u128(1), Some(told)), (Uuid::from_u128(3), None)]);
-        let (passed, held) = waiting.decided(&decided);
+        let (passed, held) = waiting.decided(&decided, now);
         assert_eq!((ids(&passed), ids(&held)), (vec![1], vec![2]));
         assert_eq!(
             (passed[0].held_back, passed[0].held_for, &passed[0].cooldown_task),
@@ -210,12 +215,22 @@ mod tests {
     }
 
     #[test]
+    fn what_somebody_else_decides_on_is_asked_again_after_a_moment() {
+        let (mut waiting, now) = (Waiting::default(), Instant::now());
+        waiting.push(row(1, "mail"));
+        waiting.next(now);
+        waiting.decided(&Decided::from([(Uuid::from_u128(1), None)]), now);
+        assert_eq!((waiting.next(now), waiting.wake_at()), (None, Some(now + TURN)));
+        assert_eq!(waiting.next(now + TURN).map(|asked| asked.len()), Some(1));
+    }
+
+    #[test]
     fn a_flood_is_decided_on_in_batches() {
         let (mut waiting, now) = (Waiting::default(), Instant::now());
         (0..1_200).for_each(|id| waiting.push(row(id, "mail")));
         for expected in [500, 500, 200] {
             assert_eq!(waiting.next(now).map(|asked| asked.len()), Some(expected));
-            waiting.decided(&Decided::new());
+            waiting.decided(&Decided::new(), now);
         }
         assert!(waiting.next(now).is_none());
     }

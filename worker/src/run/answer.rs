@@ -80,7 +80,7 @@ impl Engine {
             }
             Answer::Cooldowns(Ok(decided)) => {
                 let time = self.clock.at(now);
-                let (passed, held_back) = self.waiting.decided(&decided);
+                let (passed, held_back) = self.waiting.decided(&decided, now);
                 tracing::debug!(passed = passed.len(), held_back = held_back.len(), "settled cooldowns");
                 self.session.unfound.extend(held_back.iter().map(|row| row.channel_id));
                 for row in held_back {

@@ -19,6 +19,8 @@ use crate::trace::{self, Span, Step};
 
 /// The type of a channel's test.
 const TEST: &str = "test.dispatch";
+/// How long somebody waits for what a test says.
+const TEST_PATIENCE: Duration = Duration::from_secs(15);
 
 /// What an attempt goes by, beside the row and its channel.
 #[derive(Debug)]
@@ -68,7 +70,8 @@ pub fn unfit(row: &Pending, route: &Route, now: DbTime) -> Option<(&'static str,
     if row.event.is_none() || (row.event_id.is_none() && row.event_type != DIGEST) {
         return Some(("malformed", Some("its event is missing".to_owned())));
     }
-    let expired = settings.delivery.max_age.is_some_and(|max_age| now.since(row.created_at) > max_age);
+    let max_age = if row.event_type == TEST { Some(TEST_PATIENCE) } else { settings.delivery.max_age };
+    let expired = max_age.is_some_and(|max_age| now.since(row.created_at) > max_age);
     expired.then_some(("expired", None))
 }
 

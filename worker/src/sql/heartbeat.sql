@@ -24,7 +24,7 @@ SELECT klaxon.journal_is_due() AS journal,
        -- The owner of the first shard ticks, so that one worker does.
        CASE WHEN 0 = ANY ($2) THEN (SELECT klaxon.tick_is_due()) ELSE false END AS tick,
        CASE WHEN 0 = ANY ($2) THEN (SELECT pg_notification_queue_usage()) END AS queue,
-       EXISTS (SELECT FROM klaxon.config_test AS t WHERE t.taken_at IS NULL) AS tests, w.id,
+       EXISTS (SELECT FROM klaxon.config_test AS t WHERE t.taken_at IS NULL AND t.requested_at > clock_timestamp() - interval '15 s') AS tests, w.id,
        CASE WHEN w.id = $1::uuid THEN w.pid <> pg_backend_pid()
             ELSE w.pid = pg_backend_pid() AND EXISTS (
                 SELECT FROM pg_catalog.pg_stat_activity AS a WHERE a.pid = w.pid AND a.backend_start <= w.started_at
