@@ -20,7 +20,8 @@ use crate::statement::reason;
 /// What is klaxon's own, each in a transaction of its own, so that one's failure is not the others'.
 const OWN: [&str; 2] = ["SELECT klaxon.expire_agents()", "SELECT klaxon.gather_digests()"];
 /// The same about once a minute: they read the whole of what they tidy.
-const TIDYING: [&str; 2] = ["SELECT klaxon.tidy_cooldowns()", "SELECT klaxon.tidy_watchers()"];
+const TIDYING: [&str; 3] =
+    ["SELECT klaxon.tidy_cooldowns()", "SELECT klaxon.tidy_tests()", "SELECT klaxon.tidy_watchers()"];
 /// Below a minute, in which the heartbeat has the clock tick at least once.
 const UNTIDY: Duration = Duration::from_secs(50);
 /// For what is klaxon's own, which is bounded but may be much.
@@ -68,6 +69,8 @@ struct Rest {
     until: Instant,
     /// Failures in a row.
     failures: u32,
+    /// Whether it took long the last time, and succeeded.
+    slow: bool,
 }
 
 /// Has the clock tick whenever told to.
@@ -116,7 +119,7 @@ impl Clock {
         }
         self.rests.retain(|id, _| tables.iter().any(|(table, _)| table == id));
         let mut looked_at = Instant::now();
-        for (id, table) in self.turn(tables, looked_at) {
+        for (id, table) in turn(&self.rests, tables, looked_at) {
             self.look_at(client, id, &table).await?;
             if looked_at.elapsed() > LONG {
                 self.look_after_own(client).await?;
@@ -124,16 +127,6 @@ impl Clock {
             }
         }
         Ok(())
-    }
-
-    /// The tables whose turn it is: those that are well, and of those that failed the one that has waited longest, so
-    /// that however many fail, they hold up the others by no more than one does.
-    fn turn(&self, tables: Vec<(i64, String)>, now: Instant) -> Vec<(i64, String)> {
-        let rest = |id: &i64| self.rests.get(id).copied().unwrap_or(Rest { until: now, failures: 0 });
-        let rested = tables.into_iter().filter(|(id, _)| rest(id).until <= now);
-        let (mut turn, failed): (Vec<_>, Vec<_>) = rested.partition(|(id, _)| rest(id).failures == 0);
-        turn.extend(failed.into_iter().min_by_key(|(id, _)| rest(id).until));
-        turn
     }
 
     async fn look_after_own(&mut self, client: &Client) -> anyhow::Result<()> {
@@ -161,14 +154,26 @@ impl Clock {
             Err(error) => Some(format!("{error:#}")),
         };
         let failures = failed.as_ref().map_or(0, |_| self.rests.get(&id).map_or(0, |rest| rest.failures) + 1);
-        let pause = pause(failures, began.elapsed());
-        self.rests.insert(id, Rest { until: Instant::now() + pause, failures });
+        let took = began.elapsed();
+        let pause = pause(failures, took);
+        self.rests.insert(id, Rest { until: Instant::now() + pause, failures, slow: took > LONG });
         if let Some(reason) = failed {
             let (database, seconds) = (self.target.name(), pause.as_secs());
             tracing::warn!(database, table, reason, seconds, "a watched table is left alone for a while");
         }
         looked.map(drop)
     }
+}
+
+/// The tables whose turn it is: those that are well, and of those that failed or took long the one that has waited
+/// longest, so that however many there are, they hold up the others by no more than one does.
+fn turn(rests: &HashMap<i64, Rest>, tables: Vec<(i64, String)>, now: Instant) -> Vec<(i64, String)> {
+    let rest = |id: &i64| rests.get(id).copied().unwrap_or(Rest { until: now, failures: 0, slow: false });
+    let rested = tables.into_iter().filter(|(id, _)| rest(id).until <= now);
+    let (mut turn, ill): (Vec<_>, Vec<_>) =
+        rested.partition(|(id, _)| rest(id).failures == 0 && !rest(id).slow);
+    turn.extend(ill.into_iter().min_by_key(|(id, _)| rest(id).until));
+    turn
 }
 
 /// Has one table looked at. Returns what came in between, if anything.
@@ -209,6 +214,22 @@ async fn ask<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_tables_that_fail_or_take_long_one_has_its_turn_with_those_that_are_well() {
+        let now = Instant::now();
+        let rest = |ago, failures, slow| Rest { until: now - Duration::from_secs(ago), failures, slow };
+        let rests = HashMap::from([
+            (1, rest(1, 0, true)),
+            (2, rest(3, 0, true)),
+            (3, rest(2, 1, false)),
+            (4, rest(0, 0, false)),
+            (5, Rest { until: now + PAUSE, failures: 0, slow: false }),
+        ]);
+        let tables = (1..=6).map(|id| (id, String::new())).collect();
+        let ids: Vec<i64> = turn(&rests, tables, now).into_iter().map(|(id, _)| id).collect();
+        assert_eq!(ids, [4, 6, 2]);
+    }
 
     #[test]
     fn a_table_that_fails_is_left_alone_for_twice_as_long_each_time() {
