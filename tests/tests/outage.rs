@@ -235,5 +235,5 @@ async fn an_idle_worker_makes_two_statements_a_heartbeat() {
     // One of either may have been cut off at the ends, and once a minute the configuration is read anew.
     assert!(since.len() <= 2 * beats + 1 + 4, "{} in {beats} heartbeats: {since:#?}", since.len());
     let ticks = cluster.log().matches("statement: SELECT klaxon.expire_agents()").count();
-    assert!((1..=2).contains(&ticks), "the clock ticks at the start and at a minute's end: {ticks}");
+    assert!(ticks <= 2, "the clock ticks once where a minute ends: {ticks}");
 }
