@@ -7,7 +7,7 @@ CREATE TABLE klaxon.channel_test (
     requested_at  timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 CREATE INDEX channel_test_principal_idx ON klaxon.channel_test (principal, requested_at);
-COMMENT ON TABLE  klaxon.channel_test IS 'Tests of the last minute or two, to bound them';
+COMMENT ON TABLE  klaxon.channel_test IS 'Tests, to bound them: while a worker runs, those of the last minute or two';
 COMMENT ON COLUMN klaxon.channel_test.delivery_id IS 'The delivery';
 COMMENT ON COLUMN klaxon.channel_test.channel_id IS 'The channel; null for a configuration that is not saved';
 COMMENT ON COLUMN klaxon.channel_test.principal IS 'Who asked for it';
@@ -28,7 +28,7 @@ CREATE TABLE klaxon.config_test (
     error          text,
     response_body  text
 );
-COMMENT ON TABLE  klaxon.config_test IS 'Tests of configurations that are not saved, of the last minute or two';
+COMMENT ON TABLE  klaxon.config_test IS 'Tests of configurations that are not saved, until they are answered: while a worker runs, for a minute or two';
 COMMENT ON COLUMN klaxon.config_test.id IS 'Identity';
 COMMENT ON COLUMN klaxon.config_test.kind IS 'As in klaxon.channel';
 COMMENT ON COLUMN klaxon.config_test.config IS 'As in klaxon.channel';
@@ -69,6 +69,10 @@ DECLARE
 BEGIN
     PERFORM klaxon.count_channel_test(delivery, tested, by);
     SELECT * INTO STRICT c FROM klaxon.channel WHERE id = tested;
+    -- Nothing is sent there, which is the answer.
+    IF NOT c.enabled THEN
+        RETURN delivery;
+    END IF;
     -- Another transaction's time: such an event is kept and not matched.
     INSERT INTO klaxon.event (id, type, project, payload, emitted_by, created_at)
     VALUES (event_id, 'test.dispatch', c.project, jsonb_build_object('channel', c.name), by, now() - interval '1 us');
@@ -168,6 +172,14 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, klaxon, pg_te
 $$;
 COMMENT ON FUNCTION klaxon.config_test_answer(uuid) IS 'What came of a test; nulls where nothing has yet';
 
+CREATE FUNCTION klaxon.end_config_test(test uuid) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, klaxon, pg_temp AS $$
+    -- Rights of the owner: as config_test_answer. What no worker has answered is left to the clock: a worker that takes it
+    -- would wait for whoever calls this and goes on.
+    DELETE FROM klaxon.config_test AS t WHERE t.id = end_config_test.test AND t.answered_at IS NOT NULL
+$$;
+COMMENT ON FUNCTION klaxon.end_config_test(uuid) IS 'Forgets a test that was answered';
+
 -- Called by the worker's clock, alone: rows that a transaction of somebody's has deleted are rows that everybody waits for.
 CREATE FUNCTION klaxon.tidy_tests() RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, klaxon, pg_temp AS $$
@@ -175,16 +187,18 @@ DECLARE
     old timestamptz := clock_timestamp() - interval '1 min';
 BEGIN
     -- Rights of the owner: what is done is the same whoever calls it.
-    DELETE FROM klaxon.config_test AS t WHERE t.requested_at < old;
+    DELETE FROM klaxon.config_test AS t WHERE t.id IN (
+        SELECT c.id FROM klaxon.config_test AS c WHERE c.requested_at < old FOR UPDATE SKIP LOCKED
+    );
     DELETE FROM klaxon.outbox AS o USING klaxon.channel_test AS t
     WHERE t.requested_at < old AND o.channel_id = t.channel_id AND o.id = t.delivery_id;
+    DELETE FROM klaxon.channel_test AS t WHERE t.requested_at < old;
+    -- Also of tests that a dump brought. What is being put back is passed over.
     DELETE FROM klaxon.dead_letter AS d WHERE d.id IN (
-        SELECT l.id FROM klaxon.dead_letter AS l JOIN klaxon.channel_test AS t ON t.delivery_id = l.id
-        WHERE t.requested_at < old
-        FOR UPDATE OF l SKIP LOCKED
+        SELECT l.id FROM klaxon.dead_letter AS l
+        WHERE l.event_type = 'test.dispatch' AND l.subscription_id IS NULL AND NOT l.replayed AND l.dead_at < old
+        FOR UPDATE SKIP LOCKED
     );
-    DELETE FROM klaxon.channel_test AS t
-    WHERE t.requested_at < old AND NOT EXISTS (SELECT FROM klaxon.dead_letter AS d WHERE d.id = t.delivery_id);
 END
 $$;
 COMMENT ON FUNCTION klaxon.tidy_tests() IS 'Forgets tests that are older than a minute, and what is left of their deliveries';
@@ -211,6 +225,7 @@ BEGIN
         success := false;
         error := 'no worker has answered within 15 s';
     END IF;
+    PERFORM klaxon.end_config_test(test);
 END
 $$;
 COMMENT ON PROCEDURE klaxon.test_config(text, jsonb, boolean, integer, text, text) IS

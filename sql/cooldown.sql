@@ -18,12 +18,11 @@ DECLARE
     since timestamptz;
     dropped bigint;
 BEGIN
+    -- In one order, so that two workers with the same new keys never wait for each other.
     FOR key IN
-        SELECT DISTINCT k.subscription_id, k.task, hashtextextended(k.task, k.subscription_id) AS lock
-        FROM unnest(subscription_ids, tasks) AS k (subscription_id, task)
+        SELECT DISTINCT k.subscription_id, k.task FROM unnest(subscription_ids, tasks) AS k (subscription_id, task)
+        ORDER BY k.subscription_id, k.task
     LOOP
-        -- Not waited for: anybody who may connect can take it, and who asks is a worker that has others to serve.
-        CONTINUE WHEN NOT pg_try_advisory_xact_lock(key.lock);
         -- By its length in seconds, as the matcher counts it. Null where the subscription is gone.
         cooldown := (SELECT make_interval(secs => extract(epoch FROM s.cooldown)::double precision)
                      FROM klaxon.subscription AS s WHERE s.id = key.subscription_id);
@@ -33,12 +32,16 @@ BEGIN
             WHERE o.subscription_id = key.subscription_id AND o.cooldown_task = key.task;
             CONTINUE;
         END IF;
+        -- Whose row it is decides. A row, not an advisory lock, which anybody who may connect could take.
+        INSERT INTO klaxon.cooldown (subscription_id, task_name, notified_at) VALUES (key.subscription_id, key.task, 'epoch')
+        ON CONFLICT DO NOTHING;
         SELECT c.* INTO last FROM klaxon.cooldown AS c
-        WHERE c.subscription_id = key.subscription_id AND c.task_name = key.task;
+        WHERE c.subscription_id = key.subscription_id AND c.task_name = key.task FOR UPDATE SKIP LOCKED;
+        CONTINUE WHEN NOT FOUND;
         SELECT o.created_at, o.id INTO beyond FROM klaxon.outbox AS o
         WHERE o.subscription_id = key.subscription_id AND o.cooldown_task = key.task
         ORDER BY o.created_at, o.id OFFSET most LIMIT 1;
-        IF last.notified_at IS NULL OR last.notified_at + cooldown <= clock_timestamp() THEN
+        IF last.notified_at + cooldown <= clock_timestamp() THEN
             chosen := (
                 SELECT o.event_id FROM klaxon.outbox AS o
                 WHERE o.subscription_id = key.subscription_id AND o.cooldown_task = key.task
@@ -52,11 +55,9 @@ BEGIN
                     RETURNING h.events, h.held_at
                 )
                 SELECT coalesce(sum(g.events), 0), min(g.held_at) INTO told, since FROM gone AS g;
-                INSERT INTO klaxon.cooldown AS c (subscription_id, task_name, notified_at, event_id, held_back, held_for)
-                VALUES (key.subscription_id, key.task, clock_timestamp(), chosen, told, clock_timestamp() - since)
-                ON CONFLICT (subscription_id, task_name) DO UPDATE
-                SET notified_at = excluded.notified_at, event_id = excluded.event_id,
-                    held_back = excluded.held_back, held_for = excluded.held_for;
+                UPDATE klaxon.cooldown AS c
+                SET notified_at = clock_timestamp(), event_id = chosen, held_back = told, held_for = clock_timestamp() - since
+                WHERE c.subscription_id = key.subscription_id AND c.task_name = key.task;
                 UPDATE klaxon.outbox AS o SET cooldown_task = NULL, held_back = c.held_back, held_for = c.held_for
                 FROM klaxon.cooldown AS c
                 WHERE c.subscription_id = key.subscription_id AND c.task_name = key.task

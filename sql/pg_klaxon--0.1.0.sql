@@ -393,7 +393,7 @@ BEGIN
         FROM unnest(NEW.channel_ids) AS i (id)
         WHERE NOT EXISTS (SELECT FROM klaxon.channel AS c WHERE c.id = i.id AND c.owner IS NULL AND (c.project IS NULL OR c.project = NEW.project))
           -- What it has had, and may be gone by now; unless it goes to another project, which is not itself renamed.
-          AND NOT (TG_OP = 'UPDATE' AND i.id = ANY (OLD.channel_ids)
+          AND NOT (TG_OP = 'UPDATE' AND coalesce(i.id = ANY (OLD.channel_ids), false)
                    AND (OLD.project = NEW.project OR NOT EXISTS (SELECT FROM klaxon.project AS p WHERE p.slug = OLD.project)))
         LIMIT 1;
         IF FOUND THEN
@@ -1778,12 +1778,11 @@ DECLARE
     since timestamptz;
     dropped bigint;
 BEGIN
+    -- In one order, so that two workers with the same new keys never wait for each other.
     FOR key IN
-        SELECT DISTINCT k.subscription_id, k.task, hashtextextended(k.task, k.subscription_id) AS lock
-        FROM unnest(subscription_ids, tasks) AS k (subscription_id, task)
+        SELECT DISTINCT k.subscription_id, k.task FROM unnest(subscription_ids, tasks) AS k (subscription_id, task)
+        ORDER BY k.subscription_id, k.task
     LOOP
-        -- Not waited for: anybody who may connect can take it, and who asks is a worker that has others to serve.
-        CONTINUE WHEN NOT pg_try_advisory_xact_lock(key.lock);
         -- By its length in seconds, as the matcher counts it. Null where the subscription is gone.
         cooldown := (SELECT make_interval(secs => extract(epoch FROM s.cooldown)::double precision)
                      FROM klaxon.subscription AS s WHERE s.id = key.subscription_id);
@@ -1793,12 +1792,16 @@ BEGIN
             WHERE o.subscription_id = key.subscription_id AND o.cooldown_task = key.task;
             CONTINUE;
         END IF;
+        -- Whose row it is decides. A row, not an advisory lock, which anybody who may connect could take.
+        INSERT INTO klaxon.cooldown (subscription_id, task_name, notified_at) VALUES (key.subscription_id, key.task, 'epoch')
+        ON CONFLICT DO NOTHING;
         SELECT c.* INTO last FROM klaxon.cooldown AS c
-        WHERE c.subscription_id = key.subscription_id AND c.task_name = key.task;
+        WHERE c.subscription_id = key.subscription_id AND c.task_name = key.task FOR UPDATE SKIP LOCKED;
+        CONTINUE WHEN NOT FOUND;
         SELECT o.created_at, o.id INTO beyond FROM klaxon.outbox AS o
         WHERE o.subscription_id = key.subscription_id AND o.cooldown_task = key.task
         ORDER BY o.created_at, o.id OFFSET most LIMIT 1;
-        IF last.notified_at IS NULL OR last.notified_at + cooldown <= clock_timestamp() THEN
+        IF last.notified_at + cooldown <= clock_timestamp() THEN
             chosen := (
                 SELECT o.event_id FROM klaxon.outbox AS o
                 WHERE o.subscription_id = key.subscription_id AND o.cooldown_task = key.task
@@ -1812,11 +1815,9 @@ BEGIN
                     RETURNING h.events, h.held_at
                 )
                 SELECT coalesce(sum(g.events), 0), min(g.held_at) INTO told, since FROM gone AS g;
-                INSERT INTO klaxon.cooldown AS c (subscription_id, task_name, notified_at, event_id, held_back, held_for)
-                VALUES (key.subscription_id, key.task, clock_timestamp(), chosen, told, clock_timestamp() - since)
-                ON CONFLICT (subscription_id, task_name) DO UPDATE
-                SET notified_at = excluded.notified_at, event_id = excluded.event_id,
-                    held_back = excluded.held_back, held_for = excluded.held_for;
+                UPDATE klaxon.cooldown AS c
+                SET notified_at = clock_timestamp(), event_id = chosen, held_back = told, held_for = clock_timestamp() - since
+                WHERE c.subscription_id = key.subscription_id AND c.task_name = key.task;
                 UPDATE klaxon.outbox AS o SET cooldown_task = NULL, held_back = c.held_back, held_for = c.held_for
                 FROM klaxon.cooldown AS c
                 WHERE c.subscription_id = key.subscription_id AND c.task_name = key.task
@@ -2991,7 +2992,7 @@ CREATE TABLE klaxon.channel_test (
     requested_at  timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 CREATE INDEX channel_test_principal_idx ON klaxon.channel_test (principal, requested_at);
-COMMENT ON TABLE  klaxon.channel_test IS 'Tests of the last minute or two, to bound them';
+COMMENT ON TABLE  klaxon.channel_test IS 'Tests, to bound them: while a worker runs, those of the last minute or two';
 COMMENT ON COLUMN klaxon.channel_test.delivery_id IS 'The delivery';
 COMMENT ON COLUMN klaxon.channel_test.channel_id IS 'The channel; null for a configuration that is not saved';
 COMMENT ON COLUMN klaxon.channel_test.principal IS 'Who asked for it';
@@ -3012,7 +3013,7 @@ CREATE TABLE klaxon.config_test (
     error          text,
     response_body  text
 );
-COMMENT ON TABLE  klaxon.config_test IS 'Tests of configurations that are not saved, of the last minute or two';
+COMMENT ON TABLE  klaxon.config_test IS 'Tests of configurations that are not saved, until they are answered: while a worker runs, for a minute or two';
 COMMENT ON COLUMN klaxon.config_test.id IS 'Identity';
 COMMENT ON COLUMN klaxon.config_test.kind IS 'As in klaxon.channel';
 COMMENT ON COLUMN klaxon.config_test.config IS 'As in klaxon.channel';
@@ -3053,6 +3054,10 @@ DECLARE
 BEGIN
     PERFORM klaxon.count_channel_test(delivery, tested, by);
     SELECT * INTO STRICT c FROM klaxon.channel WHERE id = tested;
+    -- Nothing is sent there, which is the answer.
+    IF NOT c.enabled THEN
+        RETURN delivery;
+    END IF;
     -- Another transaction's time: such an event is kept and not matched.
     INSERT INTO klaxon.event (id, type, project, payload, emitted_by, created_at)
     VALUES (event_id, 'test.dispatch', c.project, jsonb_build_object('channel', c.name), by, now() - interval '1 us');
@@ -3152,6 +3157,14 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, klaxon, pg_te
 $$;
 COMMENT ON FUNCTION klaxon.config_test_answer(uuid) IS 'What came of a test; nulls where nothing has yet';
 
+CREATE FUNCTION klaxon.end_config_test(test uuid) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, klaxon, pg_temp AS $$
+    -- Rights of the owner: as config_test_answer. What no worker has answered is left to the clock: a worker that takes it
+    -- would wait for whoever calls this and goes on.
+    DELETE FROM klaxon.config_test AS t WHERE t.id = end_config_test.test AND t.answered_at IS NOT NULL
+$$;
+COMMENT ON FUNCTION klaxon.end_config_test(uuid) IS 'Forgets a test that was answered';
+
 -- Called by the worker's clock, alone: rows that a transaction of somebody's has deleted are rows that everybody waits for.
 CREATE FUNCTION klaxon.tidy_tests() RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, klaxon, pg_temp AS $$
@@ -3159,16 +3172,18 @@ DECLARE
     old timestamptz := clock_timestamp() - interval '1 min';
 BEGIN
     -- Rights of the owner: what is done is the same whoever calls it.
-    DELETE FROM klaxon.config_test AS t WHERE t.requested_at < old;
+    DELETE FROM klaxon.config_test AS t WHERE t.id IN (
+        SELECT c.id FROM klaxon.config_test AS c WHERE c.requested_at < old FOR UPDATE SKIP LOCKED
+    );
     DELETE FROM klaxon.outbox AS o USING klaxon.channel_test AS t
     WHERE t.requested_at < old AND o.channel_id = t.channel_id AND o.id = t.delivery_id;
+    DELETE FROM klaxon.channel_test AS t WHERE t.requested_at < old;
+    -- Also of tests that a dump brought. What is being put back is passed over.
     DELETE FROM klaxon.dead_letter AS d WHERE d.id IN (
-        SELECT l.id FROM klaxon.dead_letter AS l JOIN klaxon.channel_test AS t ON t.delivery_id = l.id
-        WHERE t.requested_at < old
-        FOR UPDATE OF l SKIP LOCKED
+        SELECT l.id FROM klaxon.dead_letter AS l
+        WHERE l.event_type = 'test.dispatch' AND l.subscription_id IS NULL AND NOT l.replayed AND l.dead_at < old
+        FOR UPDATE SKIP LOCKED
     );
-    DELETE FROM klaxon.channel_test AS t
-    WHERE t.requested_at < old AND NOT EXISTS (SELECT FROM klaxon.dead_letter AS d WHERE d.id = t.delivery_id);
 END
 $$;
 COMMENT ON FUNCTION klaxon.tidy_tests() IS 'Forgets tests that are older than a minute, and what is left of their deliveries';
@@ -3195,6 +3210,7 @@ BEGIN
         success := false;
         error := 'no worker has answered within 15 s';
     END IF;
+    PERFORM klaxon.end_config_test(test);
 END
 $$;
 COMMENT ON PROCEDURE klaxon.test_config(text, jsonb, boolean, integer, text, text) IS
@@ -3324,7 +3340,7 @@ GRANT EXECUTE ON FUNCTION
     klaxon.retry_dead(text, timestamptz, uuid, boolean), klaxon.replay(text, timestamptz, timestamptz, text[], boolean),
     klaxon.copy_channel(text, text), klaxon.request_channel_test(text), klaxon.channel_test_answer(uuid), klaxon.end_channel_test(uuid)
     TO klaxon_user, klaxon_app, klaxon_admin;
-GRANT EXECUTE ON FUNCTION klaxon.request_config_test(text, jsonb), klaxon.config_test_answer(uuid)
+GRANT EXECUTE ON FUNCTION klaxon.request_config_test(text, jsonb), klaxon.config_test_answer(uuid), klaxon.end_config_test(uuid)
     TO klaxon_user, klaxon_app, klaxon_admin;
 GRANT EXECUTE ON PROCEDURE klaxon.test_config(text, jsonb, boolean, integer, text, text) TO klaxon_user, klaxon_app, klaxon_admin;
 GRANT EXECUTE ON PROCEDURE klaxon.test_channel(text, boolean, integer, text, text) TO klaxon_user, klaxon_app, klaxon_admin;
@@ -3362,7 +3378,7 @@ GRANT INSERT (project, principal, role), UPDATE (project, principal, role), DELE
 GRANT INSERT (name, description, severity, resolves), UPDATE (name, description, severity, resolves), DELETE ON klaxon.event_type TO klaxon_admin;
 GRANT INSERT (project, agent_id, name, timeout, last_seen_at, online), UPDATE (name, timeout, last_seen_at, online), DELETE ON klaxon.agent TO klaxon_admin;
 GRANT INSERT (principal, project, event_id, subscription_id, event_type, reason, title, body, data), DELETE ON klaxon.inbox TO klaxon_admin;
--- What must not be kept can be struck from an event, or the event removed; what happened is not rewritten.
+-- What must not be kept can be struck from an event, or the event removed; that it happened, when and where is not rewritten.
 GRANT UPDATE (payload), DELETE ON klaxon.event TO klaxon_admin;
 
 -- The worker: what it reads to deliver, and what it writes to settle.

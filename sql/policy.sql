@@ -46,7 +46,7 @@ GRANT EXECUTE ON FUNCTION
     klaxon.retry_dead(text, timestamptz, uuid, boolean), klaxon.replay(text, timestamptz, timestamptz, text[], boolean),
     klaxon.copy_channel(text, text), klaxon.request_channel_test(text), klaxon.channel_test_answer(uuid), klaxon.end_channel_test(uuid)
     TO klaxon_user, klaxon_app, klaxon_admin;
-GRANT EXECUTE ON FUNCTION klaxon.request_config_test(text, jsonb), klaxon.config_test_answer(uuid)
+GRANT EXECUTE ON FUNCTION klaxon.request_config_test(text, jsonb), klaxon.config_test_answer(uuid), klaxon.end_config_test(uuid)
     TO klaxon_user, klaxon_app, klaxon_admin;
 GRANT EXECUTE ON PROCEDURE klaxon.test_config(text, jsonb, boolean, integer, text, text) TO klaxon_user, klaxon_app, klaxon_admin;
 GRANT EXECUTE ON PROCEDURE klaxon.test_channel(text, boolean, integer, text, text) TO klaxon_user, klaxon_app, klaxon_admin;
@@ -84,7 +84,7 @@ GRANT INSERT (project, principal, role), UPDATE (project, principal, role), DELE
 GRANT INSERT (name, description, severity, resolves), UPDATE (name, description, severity, resolves), DELETE ON klaxon.event_type TO klaxon_admin;
 GRANT INSERT (project, agent_id, name, timeout, last_seen_at, online), UPDATE (name, timeout, last_seen_at, online), DELETE ON klaxon.agent TO klaxon_admin;
 GRANT INSERT (principal, project, event_id, subscription_id, event_type, reason, title, body, data), DELETE ON klaxon.inbox TO klaxon_admin;
--- What must not be kept can be struck from an event, or the event removed; what happened is not rewritten.
+-- What must not be kept can be struck from an event, or the event removed; that it happened, when and where is not rewritten.
 GRANT UPDATE (payload), DELETE ON klaxon.event TO klaxon_admin;
 
 -- The worker: what it reads to deliver, and what it writes to settle.

@@ -44,7 +44,7 @@ BEGIN
         FROM unnest(NEW.channel_ids) AS i (id)
         WHERE NOT EXISTS (SELECT FROM klaxon.channel AS c WHERE c.id = i.id AND c.owner IS NULL AND (c.project IS NULL OR c.project = NEW.project))
           -- What it has had, and may be gone by now; unless it goes to another project, which is not itself renamed.
-          AND NOT (TG_OP = 'UPDATE' AND i.id = ANY (OLD.channel_ids)
+          AND NOT (TG_OP = 'UPDATE' AND coalesce(i.id = ANY (OLD.channel_ids), false)
                    AND (OLD.project = NEW.project OR NOT EXISTS (SELECT FROM klaxon.project AS p WHERE p.slug = OLD.project)))
         LIMIT 1;
         IF FOUND THEN

@@ -158,7 +158,8 @@ impl Matcher {
             Event { event_type: candidate.kind, default_branch: self.default_branch.as_deref(), payload };
         let condition = &*subscription.condition;
         condition.filters.check(&event).map_err(|mismatch| Refusal::Filter(mismatch.to_string()))?;
-        match condition.predicate.as_ref().map(|p| p.holds(payload.datum())) {
+        let owner = subscription.owner.as_deref();
+        match condition.predicate.as_ref().map(|p| p.holds(payload.datum(), owner)) {
             None | Some(Truth::True) => Ok(()),
             Some(Truth::False) => Err(Refusal::Filter("filter where: the predicate is false".into())),
             Some(Truth::Unknown) => Err(Refusal::Unknown),

@@ -147,4 +147,5 @@ DELETE FROM klaxon.channel WHERE name = 'passing';
 UPDATE klaxon.project SET slug = 'after' WHERE slug = 'before';
 SELECT project, cardinality(channel_ids) AS channels FROM klaxon.default_subscription WHERE project = 'after';
 UPDATE klaxon.default_subscription SET channel_ids = channel_ids || 999999 WHERE project = 'after';
+UPDATE klaxon.default_subscription SET channel_ids = channel_ids || NULL::bigint WHERE project = 'after';
 UPDATE klaxon.default_subscription SET channel_ids = '{}' WHERE project = 'after';

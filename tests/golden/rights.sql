@@ -86,7 +86,7 @@ CREATE TABLE klaxon.mine ();
 ALTER TABLE klaxon.event ADD COLUMN x int;
 CREATE TRIGGER t AFTER INSERT ON klaxon.event EXECUTE FUNCTION klaxon.touch();
 SET klaxon.allow_http = on;
--- What must not be kept is struck from an event, or goes with it; what happened is not rewritten.
+-- What must not be kept is struck from an event, or goes with it.
 UPDATE klaxon.event SET type = 'run.finished';
 UPDATE klaxon.event SET payload = '{}' WHERE project = 'search';
 DELETE FROM klaxon.event WHERE project = 'search';

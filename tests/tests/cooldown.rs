@@ -268,8 +268,10 @@ async fn a_subscription_that_has_changed_its_mind_is_not_held_to_its_cooldown() 
 async fn what_is_moved_while_it_is_decided_on_is_sent_when_it_is_due() {
     let scene = Scene::set(Database::new()).await;
     let subscription = subscribe(&scene, "moved", Hook::default(), json!({})).await;
-    let lock = "pg_advisory_lock(hashtextextended('', $1))";
-    scene.client.execute(&format!("SELECT {lock}"), &[&subscription]).await.unwrap();
+    let holder = scene.database.connect().await;
+    let known = "INSERT INTO klaxon.cooldown (subscription_id, notified_at) VALUES ($1, 'epoch')";
+    holder.execute(known, &[&subscription]).await.unwrap();
+    holder.batch_execute("BEGIN; SELECT FROM klaxon.cooldown FOR UPDATE").await.unwrap();
     let _worker = scene.worker(&[]).await;
     scene.emit("task.failed", json!({})).await;
     until(&scene.client, ASKED).await;
@@ -278,7 +280,7 @@ async fn what_is_moved_while_it_is_decided_on_is_sent_when_it_is_due() {
         .batch_execute("UPDATE klaxon.outbox SET due_at = due_at - interval '1 minute'")
         .await
         .unwrap();
-    scene.client.batch_execute("SELECT pg_advisory_unlock_all()").await.unwrap();
+    holder.batch_execute("COMMIT").await.unwrap();
     scene.receiver.wait_at("/moved", 1).await;
     until(&scene.client, SETTLED).await;
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::choose::JOURNAL_PAUSE;
 use super::engine::Engine;
-use super::job::{Answer, Lost};
+use super::job::{Answer, Cause, Lost};
 use super::test;
 use crate::clock::DbTime;
 use crate::directory::Found;
@@ -118,15 +118,15 @@ impl Engine {
                     }
                 }
             }
-            Answer::Disabled { channel_id, name, reason } => {
+            Answer::Disabled { channel_id, name, cause } => {
                 if let Some(channel) = name {
-                    tracing::warn!(channel, reason, "channel disabled");
+                    tracing::warn!(channel, reason = %cause, "channel disabled");
                 }
                 self.directory.invalidate();
                 self.schedule.hold(channel_id, Hold::Disabled, self.clock.at(now));
             }
-            Answer::StillEnabled { channel_id, reason } => {
-                self.session.still_enabled.insert(channel_id, reason);
+            Answer::StillEnabled { channel_id, cause } => {
+                self.session.still_enabled.insert(channel_id, cause);
             }
             Answer::Tests(tests) => {
                 for (test, channel) in tests {
@@ -138,7 +138,11 @@ impl Engine {
                 self.session.journal = more && self.session.locked.contains(0);
                 self.session.journal_at = (!more).then(|| now + JOURNAL_PAUSE);
             }
-            Answer::TestAnswered | Answer::Trusted | Answer::ToldOfHolders | Answer::Left => {}
+            Answer::Spared
+            | Answer::TestAnswered
+            | Answer::Trusted
+            | Answer::ToldOfHolders
+            | Answer::Left => {}
         }
         Ok(())
     }
@@ -222,9 +226,8 @@ impl Engine {
                 self.caution.survived(outcome.ticket.shard());
             }
         }
-        let failing = "has only failed for five days".to_owned();
-        self.session
-            .disable
-            .extend(settled.hopeless.into_iter().map(|channel_id| (channel_id, failing.clone())));
+        for channel_id in settled.hopeless {
+            self.session.disable.entry(channel_id).or_insert(Cause::Fails);
+        }
     }
 }

@@ -65,8 +65,8 @@ impl Engine {
             self.session.journal = false;
             return Some(Job::Journal { worker: self.worker });
         }
-        if let Some((channel_id, reason)) = self.session.disable.pop_first() {
-            return Some(Job::Disable { channel_id, reason });
+        if let Some((channel_id, cause)) = self.session.disable.pop_first() {
+            return Some(Job::Disable { channel_id, cause });
         }
         for _ in 0..5 {
             let turn = self.turn;

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::careful::Cautious;
 use super::flight::{self, Landing, Plan};
-use super::job::{self, Answer, DEADLINE, Database, Doing, Lost};
+use super::job::{self, Answer, Cause, DEADLINE, Database, Doing, Lost};
 use super::queue::Outcomes;
 use super::test::Tested;
 use super::{DRAIN_MARGIN, Shared};
@@ -77,9 +77,9 @@ pub struct State {
     pub tests: bool,
     pub tested: VecDeque<Tested>,
     /// Channels that are to be disabled, and why.
-    pub disable: BTreeMap<i64, String>,
+    pub disable: BTreeMap<i64, Cause>,
     /// Those that could not be yet: asked again after the next heartbeat.
-    pub still_enabled: BTreeMap<i64, String>,
+    pub still_enabled: BTreeMap<i64, Cause>,
     /// Channels of what was held back, or is not where it was read because somebody has moved it.
     pub unfound: BTreeSet<i64>,
     pub snapshot: Option<Snapshot>,
@@ -320,7 +320,7 @@ impl Engine {
         self.schedule.finished(&ticket, Some(verdicts.health), time);
         if let Some(reason) = verdicts.disable {
             self.schedule.hold(ticket.channel_id, Hold::Disabled, time);
-            self.session.disable.insert(ticket.channel_id, reason);
+            self.session.disable.insert(ticket.channel_id, Cause::Gone(reason));
         }
         if let Some(span) = verdicts.span {
             self.shared.tracer.export(span);

@@ -70,7 +70,9 @@ pub fn unfit(row: &Pending, route: &Route, now: DbTime) -> Option<(&'static str,
     if row.event.is_none() || (row.event_id.is_none() && row.event_type != DIGEST) {
         return Some(("malformed", Some("its event is missing".to_owned())));
     }
-    let max_age = if row.event_type == TEST { Some(TEST_PATIENCE) } else { settings.delivery.max_age };
+    // Of no subscription and no replay: somebody's test, rather than an event that says so.
+    let is_test = row.event_type == TEST && row.subscription_id.is_none() && !row.replayed;
+    let max_age = if is_test { Some(TEST_PATIENCE) } else { settings.delivery.max_age };
     let expired = max_age.is_some_and(|max_age| now.since(row.created_at) > max_age);
     expired.then_some(("expired", None))
 }

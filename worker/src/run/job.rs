@@ -5,6 +5,7 @@
 //! order, which is what the schedule's bookkeeping rests on.
 
 use std::collections::HashMap;
+use std::fmt::{self, Display, Formatter};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,6 +94,24 @@ impl Lost {
     }
 }
 
+/// Why a channel is to be disabled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// What it answered says that there is none.
+    Gone(String),
+    /// It has only failed, for days.
+    Fails,
+}
+
+impl Display for Cause {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gone(said) => f.write_str(said),
+            Self::Fails => f.write_str("has only failed for five days"),
+        }
+    }
+}
+
 /// Something to ask.
 #[derive(Debug)]
 pub enum Job {
@@ -121,7 +140,7 @@ pub enum Job {
     /// Read channels, projects and event types.
     Load(Request),
     /// Disable a channel.
-    Disable { channel_id: i64, reason: String },
+    Disable { channel_id: i64, cause: Cause },
     /// Take configurations to be tested.
     TakeTests,
     /// Say what came of one.
@@ -156,9 +175,11 @@ pub enum Answer {
     /// To a load.
     Loaded(Loaded),
     /// To a disabling: the channel's name, if it was enabled until now.
-    Disabled { channel_id: i64, name: Option<String>, reason: String },
+    Disabled { channel_id: i64, name: Option<String>, cause: Cause },
     /// To a disabling that is to be asked for again.
-    StillEnabled { channel_id: i64, reason: String },
+    StillEnabled { channel_id: i64, cause: Cause },
+    /// To a disabling of a channel that is not to be any more.
+    Spared,
     /// To configurations to be tested.
     Tests(Vec<(Uuid, Channel)>),
     /// To what came of one.
@@ -247,8 +268,9 @@ async fn perform(database: &Database, shared: &Shared, job: Job) -> Result<Answe
         Job::Load(request) => {
             Answer::Loaded(directory::load(client, statements, &shared.keyring, request).await?)
         }
-        Job::Disable { channel_id, reason: why } => {
-            match client.query_one(&statements.disable, &[&channel_id, &why]).await {
+        Job::Disable { channel_id, cause } => {
+            let (why, fails) = (cause.to_string(), cause == Cause::Fails);
+            match client.query_one(&statements.disable, &[&channel_id, &why, &fails]).await {
                 Err(error) if client.is_closed() => return Err(error.into()),
                 Err(error) => {
                     tracing::error!(
@@ -256,14 +278,15 @@ async fn perform(database: &Database, shared: &Shared, job: Job) -> Result<Answe
                         reason = reason(&error),
                         "cannot disable a channel, trying again"
                     );
-                    Answer::StillEnabled { channel_id, reason: why }
+                    Answer::StillEnabled { channel_id, cause }
                 }
                 Ok(row) => match (row.try_get("name")?, row.try_get("enabled")?) {
                     (None, true) => {
                         tracing::debug!(channel_id, "a channel is locked, so it is disabled later");
-                        Answer::StillEnabled { channel_id, reason: why }
+                        Answer::StillEnabled { channel_id, cause }
                     }
-                    (name, _) => Answer::Disabled { channel_id, name, reason: why },
+                    (None, false) if fails => Answer::Spared,
+                    (name, _) => Answer::Disabled { channel_id, name, cause },
                 },
             }
         }

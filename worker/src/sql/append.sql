@@ -1,8 +1,7 @@
 -- The batch's rows of the log and the chain's new end, in one statement: neither is there without
 -- the other. And how the channels of the batch fared, one row a channel: written only when a channel's
 -- standing changes or is some seconds old, so that a healthy channel does not cost an update a batch.
--- Returned: the channels that are written, and whether they have only failed for five days, and since they were last
--- changed: what people have enabled again, or mended, has five days again.
+-- Returned: the channels that are written, and whether they have only failed for five days.
 -- $1 the end's seq and $2 its MAC, $3 to $20 the rows, $21 the batch's time, $22 the worker, $23 the chain, $24 the key,
 -- $25 channels, $26 whether any attempt succeeded, $27 failures since, $28 the last error
 WITH head AS (
@@ -27,6 +26,4 @@ SET failing_since = CASE WHEN excluded.last_success_at IS NULL THEN coalesce(s.f
     last_success_at = coalesce(excluded.last_success_at, s.last_success_at),
     last_failure_at = coalesce(excluded.last_failure_at, s.last_failure_at),
     last_error = coalesce(excluded.last_error, s.last_error)
-RETURNING s.channel_id,
-          coalesce(s.failing_since < $21 - interval '5 days'
-                   AND (SELECT c.updated_at < $21 - interval '5 days' FROM klaxon.channel AS c WHERE c.id = s.channel_id), false) AS hopeless
+RETURNING s.channel_id, coalesce(s.failing_since < $21 - interval '5 days', false) AS hopeless
