@@ -1763,7 +1763,7 @@ COMMENT ON FUNCTION klaxon.copy_channel(text, text) IS
 -- One transaction decides for a subscription and task at a time, over all their pending deliveries,
 -- whichever worker owns their channels. The rows decided on are then either to be sent
 -- (`cooldown_task` null) or gone; one that is neither waits for another call.
--- VOLATILE, so that each statement sees what the one before it waited for. With the worker's own rights.
+-- VOLATILE, so that each statement sees what was committed before it, and the lock let pass. With the worker's own rights.
 CREATE FUNCTION klaxon.settle_cooldowns(subscription_ids bigint[], tasks text[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, klaxon, pg_temp AS $$
 DECLARE

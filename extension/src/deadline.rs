@@ -42,8 +42,8 @@ pub enum Failure {
 }
 
 /// Calls a pure function of Postgres', for `milliseconds` of the processor's time or up to three times as many: it is looked
-/// at as often as that passes by the clock, and counted from the first look. An error of it is a result here; a cancel or a shutdown that somebody else asked
-/// for goes on.
+/// at as often as that passes by the clock, and counted from the first look. An error of it is a result here; a cancel or a
+/// shutdown that somebody else asked for goes on.
 ///
 /// # Errors
 /// It took too long or raised an error.

@@ -26,7 +26,7 @@ use crate::directory::{Directory, Found, Route};
 use crate::discover::Snapshot;
 use crate::metrics;
 use crate::ownership::{HEARTBEAT, Silent};
-use crate::schedule::{Hold, Limits, Pending, SHARDS, Schedule, Shards};
+use crate::schedule::{Hold, Limits, Pending, Schedule, Shards};
 use crate::settle::{Log, Outcome, Written};
 
 /// The engine of one database. It outlives its sessions: what is on its way, and what came of it, is
@@ -186,7 +186,7 @@ impl Engine {
         self.session = State { news: true, first, tick, ..State::default() };
         self.directory.clear();
         let result = self.turn_over(&database, &mut notifications, shutdown).await;
-        self.schedule.disown((0..i16::from(SHARDS)).collect());
+        self.schedule.disown(Shards::all());
         let cautious = std::mem::take(&mut self.cautious).into_iter().map(|one| one.row);
         for row in self.waiting.clear().into_iter().chain(cautious).collect::<Vec<_>>() {
             self.schedule.put_down(row, self.clock.at(Instant::now()));

@@ -157,7 +157,7 @@ mod tests {
 
     use super::*;
     use crate::clock::DbTime;
-    use crate::schedule::{Pending, SHARDS};
+    use crate::schedule::Pending;
 
     fn outcome(id: u128, channel_id: i64) -> Outcome {
         let at = DbTime::from_unix_micros(0);
@@ -182,10 +182,6 @@ mod tests {
         Outcome::given_up(row, "malformed", Some("a note".to_owned()))
     }
 
-    fn all() -> Shards {
-        (0..i16::from(SHARDS)).collect()
-    }
-
     fn ids(batch: &[Outcome]) -> Vec<u128> {
         batch.iter().map(|outcome| outcome.ticket.id.as_u128()).collect()
     }
@@ -199,7 +195,7 @@ mod tests {
     /// What a database does that refuses every batch with `bad` in it, until nothing is left to write.
     fn write_all(outcomes: &mut Outcomes, bad: u128, now: Instant) -> Vec<u128> {
         let mut written = Vec::new();
-        while let Some(batch) = outcomes.next(all(), now) {
+        while let Some(batch) = outcomes.next(Shards::all(), now) {
             let refused = batch.iter().any(|one| one.ticket.id.as_u128() == bad);
             drop(batch);
             if refused {
@@ -234,29 +230,29 @@ mod tests {
     #[test]
     fn one_whose_text_is_to_blame_is_written_without() {
         let (mut outcomes, now) = (queue(1), Instant::now());
-        drop(outcomes.next(all(), now));
+        drop(outcomes.next(Shards::all(), now));
         outcomes.refused(&"no", true, now);
-        let batch = outcomes.next(all(), now).unwrap();
+        let batch = outcomes.next(Shards::all(), now).unwrap();
         assert_eq!((ids(&batch), batch[0].error()), (vec![1], None));
     }
 
     #[test]
     fn a_database_that_is_in_trouble_is_left_alone_for_a_while() {
         let (mut outcomes, now) = (queue(3), Instant::now());
-        drop(outcomes.next(all(), now));
+        drop(outcomes.next(Shards::all(), now));
         outcomes.refused(&"disk full", false, now);
-        assert!(outcomes.next(all(), now).is_none());
+        assert!(outcomes.next(Shards::all(), now).is_none());
         assert_eq!(outcomes.wake_at(), Some(now + PAUSE));
-        assert_eq!(ids(&outcomes.next(all(), now + PAUSE).unwrap()), [1, 2, 3]);
+        assert_eq!(ids(&outcomes.next(Shards::all(), now + PAUSE).unwrap()), [1, 2, 3]);
     }
 
     #[test]
     fn what_was_being_written_outlives_the_session() {
         let (mut outcomes, now) = (queue(3), Instant::now());
-        drop(outcomes.next(all(), now));
-        assert!(outcomes.next(all(), now).is_none(), "one batch at a time");
+        drop(outcomes.next(Shards::all(), now));
+        assert!(outcomes.next(Shards::all(), now).is_none(), "one batch at a time");
         outcomes.session_lost();
-        assert_eq!(ids(&outcomes.next(all(), now).unwrap()), [1, 2, 3]);
+        assert_eq!(ids(&outcomes.next(Shards::all(), now).unwrap()), [1, 2, 3]);
     }
 
     #[test]

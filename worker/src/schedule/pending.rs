@@ -23,6 +23,11 @@ pub fn shard_of(channel_id: i64) -> i16 {
 pub struct Shards(u64);
 
 impl Shards {
+    /// All there are.
+    pub fn all() -> Self {
+        (0..i16::from(SHARDS)).collect()
+    }
+
     /// Whether `shard` is among them; a number that is no shard never is.
     pub fn contains(self, shard: i16) -> bool {
         (0..i16::from(SHARDS)).contains(&shard) && self.0 & (1 << shard) != 0

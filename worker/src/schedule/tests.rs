@@ -41,13 +41,9 @@ fn row(id: u128, channel_id: i64, due: i64) -> Pending {
     }
 }
 
-fn all_shards() -> Shards {
-    (0..i16::from(SHARDS)).collect()
-}
-
 fn schedule(per_channel: usize, rows: usize) -> Schedule {
     let mut schedule = Schedule::new(Limits { per_channel, in_flight: 256, rows, bytes: 1 << 30 });
-    schedule.own(all_shards());
+    schedule.own(Shards::all());
     schedule
 }
 

@@ -13,7 +13,7 @@ use crate::database::{Session, describe};
 use crate::deployment;
 use crate::keys::Keys;
 use crate::ownership;
-use crate::schedule::SHARDS;
+use crate::schedule::Shards;
 
 /// What Postgres says of itself, in one look.
 const FACTS: &str = include_str!("facts.sql");
@@ -348,8 +348,7 @@ async fn workers(client: &Client, findings: &mut Findings) -> anyhow::Result<()>
 
 /// Whether somebody else has what workers own their shards by.
 async fn shards(client: &Client, findings: &mut Findings) -> anyhow::Result<()> {
-    let all = (0..i16::from(SHARDS)).collect();
-    let holders = ownership::holders(client, HOLDERS, all).await.map_err(describe)?;
+    let holders = ownership::holders(client, HOLDERS, Shards::all()).await.map_err(describe)?;
     if holders.is_empty() {
         findings.ok("shards", "nobody but workers has their locks");
     }

@@ -67,6 +67,6 @@ fn a_shard_is_idle_once_nothing_of_it_is_due_or_on_its_way() {
     schedule.hold(65, Hold::Disabled, at(10));
     assert!(!idle(&schedule, 10));
     // Of what is another worker's nothing is known.
-    schedule.disown(all_shards());
+    schedule.disown(Shards::all());
     assert!(schedule.idle(at(30)).is_empty());
 }

@@ -130,9 +130,9 @@ proptest! {
                 }
                 Step::Care(shards) => schedule.take_care((0..5).filter(|shard| shards & (1 << shard) != 0).collect()),
                 Step::LoseSession => {
-                    schedule.disown(all_shards());
+                    schedule.disown(Shards::all());
                     waiting.drain(..).for_each(|row| schedule.put_down(row, now));
-                    take(&mut schedule, &database, all_shards(), now);
+                    take(&mut schedule, &database, Shards::all(), now);
                 }
                 Step::Finish { .. } | Step::Settle { .. } | Step::Decide { .. } => {}
             }
