@@ -35,6 +35,8 @@ pub const FAILED_OVER: Duration = Duration::from_secs(10);
 /// Far more than what is left needs at the end: where workers were killed, it may be sent with care, one at a time
 /// of a shard, for five minutes after the last.
 pub const DRAINED: Duration = Duration::from_secs(900);
+/// So many events are committed at least before it is judged.
+const MUCH: usize = 50;
 /// Of how many events a load is, in one statement; two deliveries each.
 pub const LOAD: Kind = Kind { name: "run.finished", project: "alpha" };
 
@@ -185,6 +187,14 @@ impl Ground {
 
     /// Waits until everything is delivered, ends the workers, judges, and prints the row.
     pub async fn judge(mut self, test: &str, fault: &str, times: String, workers: Vec<Worker>) -> Verdict {
+        // On a fast machine, some faults are over before clients have done much.
+        let committed = || self.ledger.read().committed.len();
+        within_time(DRAINED, "clients to have done something", async {
+            while !self.emitters.is_empty() && committed() < MUCH {
+                sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
         self.hush().await;
         let client = self.scene.database.connect().await;
         // Of other channels than those that are judged, something may be left for long.
