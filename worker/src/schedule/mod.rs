@@ -8,7 +8,7 @@
 //! Bounds are shared by a dynamic threshold (Choudhury and Hahne, 1998): a channel may use a part of
 //! what is *still free*, of rows in memory and of deliveries in flight alike. Any number of channels
 //! that hang leave room for one that does not. A channel that answers at once gives back at once what it
-//! takes, and may take all but a reserve.
+//! takes: of the deliveries in flight it may take all but a reserve.
 
 mod care;
 mod hold;
@@ -30,8 +30,6 @@ use crate::clock::DbTime;
 
 /// Rows one read asks for at most, over all channels.
 const PAGE: usize = 1_000;
-/// What of the deliveries in flight is left to channels that do not answer at once, as a part of it.
-const RESERVE: usize = 16;
 /// Channels one read asks for at most.
 const ASKS: usize = 64;
 
@@ -57,9 +55,15 @@ impl Limits {
     /// Deliveries in flight of one channel while `free` more may be over all, whatever it does; and if it
     /// answers at once.
     fn share(self, free: usize) -> (usize, usize) {
-        let any = (free / 4).clamp(1, self.per_channel.max(1));
-        let beyond = free.saturating_sub(self.in_flight / RESERVE);
-        (any, (beyond * 4).clamp(any, self.per_channel.max(1)))
+        let per_channel = self.per_channel.max(1);
+        let any = (free / 4).clamp(1, per_channel);
+        (any, if free > self.reserve() { per_channel } else { any })
+    }
+
+    /// What of the deliveries in flight is left to channels that do not answer at once: of many a 32nd, of few
+    /// a 16th.
+    fn reserve(self) -> usize {
+        (self.in_flight / 32).max(4).min(self.in_flight / 16)
     }
 }
 
