@@ -522,6 +522,16 @@ AS 'MODULE_PATHNAME', 'known_timezone_wrapper';
 /* </end connected objects> */
 
 /* <begin connected objects> */
+-- pg_klaxon::emit::direct::notify_event
+
+CREATE FUNCTION klaxon.notify_event(
+    type text, payload jsonb DEFAULT '{}', project text DEFAULT NULL,
+    dedup_key text DEFAULT NULL, occurred_at timestamptz DEFAULT now()
+) RETURNS uuid
+VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'notify_event_wrapper';
+/* </end connected objects> */
+
+/* <begin connected objects> */
 -- pg_klaxon::watch::poll_watcher
 CREATE  FUNCTION "poll_watcher"(
 	"id" bigint /* i64 */
@@ -1154,13 +1164,6 @@ RETURNS bigint VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'watch_tasks_wrapper';
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- pg_klaxon::emit::direct::write_event
-
-CREATE FUNCTION klaxon.write_event(type text, payload jsonb, project text, occurred_at timestamptz) RETURNS uuid
-VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'write_event_wrapper';
-/* </end connected objects> */
-
-/* <begin connected objects> */
 -- pg_klaxon::channel::begin_channels
 CREATE FUNCTION "begin_channels"()
 	RETURNS TRIGGER
@@ -1291,7 +1294,7 @@ $$;
 -- requires:
 --   trigger
 --   channel::check_public_key
---   emit::direct::write_event
+--   emit::direct::notify_event
 
 -- What applications and administrators call.
 
@@ -1303,38 +1306,29 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, klaxon, pg_te
 $$;
 COMMENT ON FUNCTION klaxon.known_event(text, text, text) IS 'The id of the event with this type, project and dedup_key';
 
--- VOLATILE and with the caller's rights: it is an INSERT, and who may insert may call it. Most events are written
--- without a statement; see extension/src/emit/direct.rs. Every name is qualified instead of a search_path being set,
--- which would cost every call some microseconds.
-CREATE FUNCTION klaxon.notify_event(
-    type text, payload jsonb DEFAULT '{}', project text DEFAULT NULL,
-    dedup_key text DEFAULT NULL, occurred_at timestamptz DEFAULT now()
-) RETURNS uuid
+-- What klaxon.notify_event() does where an event cannot be written without a statement; see
+-- extension/src/emit/direct.rs. VOLATILE and with the caller's rights: it is an INSERT, and who may insert may emit.
+-- Every name is qualified instead of a search_path being set, which would cost every call some microseconds.
+CREATE FUNCTION klaxon.insert_event(type text, payload jsonb, project text, dedup_key text, occurred_at timestamptz) RETURNS uuid
 LANGUAGE plpgsql AS $$
 DECLARE
     event_id pg_catalog.uuid;
 BEGIN
-    IF notify_event.dedup_key IS NULL THEN
-        event_id := klaxon.write_event(notify_event.type, notify_event.payload, notify_event.project, notify_event.occurred_at);
-        IF event_id IS NOT NULL THEN
-            RETURN event_id;
-        END IF;
-    END IF;
-    IF notify_event.type IS NULL THEN
+    IF insert_event.type IS NULL THEN
         RAISE EXCEPTION 'type is null' USING ERRCODE = '22004', HINT = 'Name one of the types in klaxon.event_type.';
     END IF;
     event_id := klaxon.uuid_v7();
     INSERT INTO klaxon.event (id, type, payload, project, dedup_key, occurred_at)
-    VALUES (event_id, notify_event.type, coalesce(notify_event.payload, '{}'), notify_event.project,
-            notify_event.dedup_key, coalesce(notify_event.occurred_at, pg_catalog.now()));
+    VALUES (event_id, insert_event.type, coalesce(insert_event.payload, '{}'), insert_event.project,
+            insert_event.dedup_key, coalesce(insert_event.occurred_at, pg_catalog.now()));
     IF NOT FOUND THEN
-        RETURN klaxon.known_event(notify_event.type, notify_event.project, notify_event.dedup_key);
+        RETURN klaxon.known_event(insert_event.type, insert_event.project, insert_event.dedup_key);
     END IF;
     RETURN event_id;
 END
 $$;
-COMMENT ON FUNCTION klaxon.write_event(text, jsonb, text, timestamptz) IS
-    'Part of klaxon.notify_event(): emits an event without a statement, or returns null where there has to be one';
+COMMENT ON FUNCTION klaxon.insert_event(text, jsonb, text, text, timestamptz) IS
+    'Part of klaxon.notify_event(): emits an event by a statement';
 COMMENT ON FUNCTION klaxon.notify_event(text, jsonb, text, text, timestamptz) IS
     'Emits an event in the current transaction; with a known dedup_key returns the first event''s id and does nothing';
 
@@ -3318,7 +3312,7 @@ REVOKE ALL ON ALL ROUTINES IN SCHEMA klaxon FROM PUBLIC;
 
 GRANT EXECUTE ON FUNCTION klaxon.version(), klaxon.principal(), klaxon.uuid_v7(), klaxon.traceparent(), klaxon.refuse(text, text, text)
     TO klaxon_emitter, klaxon_user, klaxon_app, klaxon_admin, klaxon_worker;
-GRANT EXECUTE ON FUNCTION klaxon.notify_event(text, jsonb, text, text, timestamptz), klaxon.write_event(text, jsonb, text, timestamptz), klaxon.known_event(text, text, text)
+GRANT EXECUTE ON FUNCTION klaxon.notify_event(text, jsonb, text, text, timestamptz), klaxon.known_event(text, text, text)
     TO klaxon_emitter, klaxon_admin;
 GRANT EXECUTE ON FUNCTION klaxon.heartbeat(text, text, text, interval), klaxon.touch_agent(text, text, text, interval)
     TO klaxon_emitter, klaxon_admin;

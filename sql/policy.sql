@@ -24,7 +24,7 @@ REVOKE ALL ON ALL ROUTINES IN SCHEMA klaxon FROM PUBLIC;
 
 GRANT EXECUTE ON FUNCTION klaxon.version(), klaxon.principal(), klaxon.uuid_v7(), klaxon.traceparent(), klaxon.refuse(text, text, text)
     TO klaxon_emitter, klaxon_user, klaxon_app, klaxon_admin, klaxon_worker;
-GRANT EXECUTE ON FUNCTION klaxon.notify_event(text, jsonb, text, text, timestamptz), klaxon.write_event(text, jsonb, text, timestamptz), klaxon.known_event(text, text, text)
+GRANT EXECUTE ON FUNCTION klaxon.notify_event(text, jsonb, text, text, timestamptz), klaxon.known_event(text, text, text)
     TO klaxon_emitter, klaxon_admin;
 GRANT EXECUTE ON FUNCTION klaxon.heartbeat(text, text, text, interval), klaxon.touch_agent(text, text, text, interval)
     TO klaxon_emitter, klaxon_admin;

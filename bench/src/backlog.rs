@@ -12,7 +12,8 @@ use crate::report::{Goal, Report};
 use crate::stage::{Stage, preloaded};
 
 const CHANNELS: [&str; 4] = ["a", "b", "c", "d"];
-const BURST: i64 = 40_000;
+/// Deliveries of a burst.
+pub const BURST: i64 = 40_000;
 const LIMIT: Duration = Duration::from_secs(300);
 
 pub async fn measure(plan: Plan, report: &mut Report) -> anyhow::Result<()> {

@@ -13,6 +13,7 @@ mod deliver;
 mod emit;
 mod fleet;
 mod growth;
+mod history;
 mod kinds;
 mod latency;
 mod machine;
@@ -92,6 +93,9 @@ async fn main() -> anyhow::Result<()> {
     }
     if wanted("backlog") {
         backlog::measure(plan, &mut report).await?;
+    }
+    if wanted("history") {
+        history::measure(plan, &mut report).await?;
     }
     if wanted("snapshot") {
         snapshot::measure(plan, &mut report).await?;

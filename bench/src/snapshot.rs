@@ -78,12 +78,17 @@ pub async fn measure(plan: Plan, report: &mut Report) -> anyhow::Result<()> {
         &rate[1..],
         Goal::AtLeast(0.9),
     );
+    report.row(
+        "that, against the cluster beside it, which was measured in the same minutes",
+        &[rate[1] / rate[0]],
+    );
     report.row("p50 at the end against before, without it", &p50[..1]);
     report.reach(
         "commit to arrival, p50, with a snapshot held open, against before",
         &p50[1..],
         Goal::AtMost(1.2),
     );
+    report.row("that, against the cluster beside it", &[p50[1] / p50[0]]);
     let since = "seconds since the snapshot was taken";
     let lines = |of: fn(&Course) -> &Vec<(f64, f64)>| {
         [("none held".to_owned(), of(&courses[0]).clone()), ("one held".to_owned(), of(&courses[1]).clone())]

@@ -104,7 +104,7 @@ extension_sql_file!(
 extension_sql_file!(
     "../../sql/emit.sql",
     name = "emit",
-    requires = ["trigger", channel::check_public_key, emit::direct::write_event]
+    requires = ["trigger", channel::check_public_key, emit::direct::notify_event]
 );
 extension_sql_file!("../../sql/membership.sql", name = "membership", requires = ["emit"]);
 extension_sql_file!("../../sql/scope.sql", name = "scope", requires = ["membership"]);

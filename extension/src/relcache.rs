@@ -5,8 +5,9 @@
 //! nobody on rollback; a callback in each backend then counts a generation up. So uncommitted
 //! changes of one's own are seen, others' are not, and the hot path asks the database nothing.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ffi::CStr;
+use std::rc::Rc;
 
 use pgrx::prelude::*;
 
@@ -14,6 +15,7 @@ use crate::wakeup::{self, Signal};
 
 thread_local! {
     static GENERATION: Cell<u64> = const { Cell::new(0) };
+    static CHANGES: Cell<u64> = const { Cell::new(0) };
     static SUBSCRIPTION: Cell<pg_sys::Oid> = const { Cell::new(pg_sys::InvalidOid) };
     static SNAPSHOT_BOUND: Cell<bool> = const { Cell::new(false) };
 }
@@ -21,6 +23,35 @@ thread_local! {
 /// Counts up whenever what was compiled before may be out of date.
 pub fn generation() -> u64 {
     GENERATION.get()
+}
+
+/// What was learnt of a relation from its entry in the relation cache: true until anything in that cache is
+/// invalidated, of whichever relation.
+pub struct Learnt<T>(RefCell<Option<Known<T>>>);
+
+struct Known<T> {
+    relation: pg_sys::Oid,
+    changes: u64,
+    fact: Rc<T>,
+}
+
+impl<T> Learnt<T> {
+    pub const fn nothing() -> Self {
+        Self(RefCell::new(None))
+    }
+
+    /// What is known of a relation that is open and locked, so that what is learnt now stays true meanwhile.
+    pub fn of(&self, relation: pg_sys::Oid, learn: impl FnOnce() -> T) -> Rc<T> {
+        let changes = CHANGES.get();
+        if let Some(known) = &*self.0.borrow()
+            && (known.relation, known.changes) == (relation, changes)
+        {
+            return Rc::clone(&known.fact);
+        }
+        let fact = Rc::new(learn());
+        *self.0.borrow_mut() = Some(Known { relation, changes, fact: Rc::clone(&fact) });
+        fact
+    }
 }
 
 /// Marks what this transaction compiles as true for its own snapshot only. Under REPEATABLE READ a
@@ -66,6 +97,7 @@ pub fn watch() {
 
 #[allow(unsafe_code)]
 unsafe extern "C-unwind" fn relation_changed(_arg: pg_sys::Datum, relation: pg_sys::Oid) {
+    CHANGES.set(CHANGES.get() + 1);
     // InvalidOid: invalidations were lost, anything may have changed.
     if relation == pg_sys::InvalidOid || relation == SUBSCRIPTION.get() {
         GENERATION.set(GENERATION.get() + 1);

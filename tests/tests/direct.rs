@@ -22,7 +22,7 @@ const ROLES: &str = "
     CREATE ROLE carla IN ROLE klaxon_emitter, klaxon_app;
     CREATE ROLE dora;
     GRANT USAGE ON SCHEMA klaxon TO dora;
-    GRANT EXECUTE ON FUNCTION klaxon.notify_event, klaxon.write_event, klaxon.uuid_v7 TO dora;
+    GRANT EXECUTE ON FUNCTION klaxon.notify_event, klaxon.uuid_v7 TO dora;
     CREATE TABLE big AS SELECT jsonb_build_object('text', string_agg(md5(n::text), '')) AS payload FROM generate_series(1, 3000) AS n;
     GRANT SELECT ON big TO anna;";
 

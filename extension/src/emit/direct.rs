@@ -3,21 +3,23 @@
 //!
 //! What is done here is what that statement would do to an event that is plainly in order, for somebody who plainly may
 //! emit, into a table that has nothing on it but what the extension put there, and where what matches needs no
-//! statements of its own. Of everything else it knows nothing, and has done nothing: then `klaxon.notify_event` has a
-//! statement do it, or say what is wrong.
+//! statements of its own. Of everything else it knows nothing, and has done nothing: then `klaxon.insert_event` has a
+//! statement do it, or says what is wrong.
 
 use std::ffi::CStr;
+use std::mem::size_of;
 
 use pgrx::PgRelation;
 use pgrx::datum::TimestampWithTimeZone;
+use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 use pgrx::prelude::*;
 
 use super::outbox::{Delivery, Outbox};
-use super::table::Table;
+use super::table::{Layout, Table};
 use crate::identity;
 use crate::jsonb::{JsonbDatum, JsonbPayload};
 use crate::matcher::{self, Candidate, Matcher};
-use crate::relcache;
+use crate::relcache::{self, Learnt};
 use crate::setting::MAX_PAYLOAD_BYTES;
 use crate::trace;
 use crate::wakeup::{self, Signal};
@@ -37,47 +39,122 @@ const PROJECT: usize = 100;
 const CHECKS: [&CStr; 3] = [c"event_project_check", c"event_dedup_key_check", c"event_occurred_at_check"];
 /// The triggers on INSERT: what they do is done here, or has nothing to do without a `dedup_key`.
 const TRIGGERS: [&CStr; 2] = [c"match_events", c"skip_known_event"];
+/// What is written, in the order in which it is.
+const COLUMNS: [&CStr; 9] = [
+    c"id",
+    c"type",
+    c"project",
+    c"payload",
+    c"dedup_key",
+    c"occurred_at",
+    c"emitted_by",
+    c"created_at",
+    c"traceparent",
+];
 /// The columns that are never null, and those that may be.
 const FILLED: [&str; 6] = ["id", "type", "payload", "occurred_at", "emitted_by", "created_at"];
 const FREE: [&str; 3] = ["project", "dedup_key", "traceparent"];
 /// The columns of which emitters may say what is in them.
 const SAID: [&CStr; 6] = [c"id", c"type", c"project", c"payload", c"dedup_key", c"occurred_at"];
 
-/// Emits an event, with the caller's rights; its id, or null where a statement is to do it.
+thread_local! {
+    static EVENT: Learnt<Option<Layout<9>>> = const { Learnt::nothing() };
+}
+
+/// Emits an event, with the caller's rights.
 // Written out: pgrx would call the argument `r#type`.
 #[pg_extern(sql = r#"
-CREATE FUNCTION klaxon.write_event(type text, payload jsonb, project text, occurred_at timestamptz) RETURNS uuid
+CREATE FUNCTION klaxon.notify_event(
+    type text, payload jsonb DEFAULT '{}', project text DEFAULT NULL,
+    dedup_key text DEFAULT NULL, occurred_at timestamptz DEFAULT now()
+) RETURNS uuid
 VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 "#)]
 #[allow(unsafe_code)]
-pub fn write_event(
+pub fn notify_event(
     kind: Option<&str>,
     payload: Option<JsonbDatum>,
     project: Option<&str>,
+    dedup_key: Option<&str>,
     occurred_at: Option<TimestampWithTimeZone>,
+    call: pg_sys::FunctionCallInfo,
 ) -> Option<pgrx::Uuid> {
-    let new = New { kind: kind?, payload: payload?, project, occurred_at: occurred_at?.into() };
-    if !is_in_order(&new) {
+    let new = match (kind, payload, occurred_at) {
+        (Some(kind), Some(payload), Some(at)) if dedup_key.is_none() => {
+            Some(New { kind, payload, project, occurred_at: at.into() })
+        }
+        _ => None,
+    };
+    match new.and_then(|new| write_event(&new)) {
+        Some(id) => Some(id),
+        // SAFETY: the call of this function.
+        None => unsafe { insert_event(call) },
+    }
+}
+
+/// Writes an event; its id, or none where a statement is to do it.
+#[allow(unsafe_code)]
+fn write_event(new: &New<'_>) -> Option<pgrx::Uuid> {
+    if !is_in_order(new) {
         return None;
     }
     // SAFETY: inside a transaction. The lock is the one that an INSERT would take and keep; as there, what others have
     // changed by then is heard of with it, before the matcher is asked for.
     unsafe {
         let relation = pg_sys::table_open(relcache::oid(c"event"), pg_sys::RowExclusiveLock as _);
-        let targets = (is_as_installed(relation) && may_insert(relation))
+        let layout = EVENT.with(|known| known.of((*relation).rd_id, || layout(relation)));
+        let targets = (layout.is_some() && may_insert(relation))
             .then(|| matcher::kept(new.kind, new.project))
             .flatten()
-            .and_then(|matcher| plain_targets(&matcher, &new));
-        let Some(targets) = targets else {
+            .and_then(|matcher| plain_targets(&matcher, new));
+        let (Some(layout), Some(targets)) = (&*layout, targets) else {
             pg_sys::table_close(relation, pg_sys::NoLock as _);
             return None;
         };
         let id = uuid::Uuid::now_v7().into_bytes();
-        insert_event(relation, &new, &id);
-        insert_deliveries(&targets, &new, id);
+        write_row(relation, layout, new, &id);
+        write_deliveries(&targets, new, id);
         // As after a statement: whatever this transaction does next sees the rows.
         pg_sys::CommandCounterIncrement();
         Some(pgrx::Uuid::from_bytes(id))
+    }
+}
+
+/// Has `klaxon.insert_event` do what this function was called for. Looked up once of a call's place in a query, as
+/// Postgres does with what is called there.
+///
+/// # Safety
+/// The call of a function with the same arguments.
+#[allow(unsafe_code)]
+unsafe fn insert_event(call: pg_sys::FunctionCallInfo) -> Option<pgrx::Uuid> {
+    const ARGUMENTS: [pg_sys::Oid; 5] =
+        [pg_sys::TEXTOID, pg_sys::JSONBOID, pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::TIMESTAMPTZOID];
+    // SAFETY: the caller's. What is remembered lives as long as what it is remembered in; the inner call has room for
+    // its arguments, which are those of the outer one.
+    unsafe {
+        let place = &mut *(*call).flinfo;
+        if place.fn_extra.is_null() {
+            let mut name = pgrx::PgList::<pg_sys::Node>::new();
+            for part in [c"klaxon", c"insert_event"] {
+                name.push(pg_sys::makeString(part.as_ptr().cast_mut()).cast());
+            }
+            let function = pg_sys::LookupFuncName(name.as_ptr(), 5, ARGUMENTS.as_ptr(), false);
+            let found = pg_sys::MemoryContextAllocZero(place.fn_mcxt, size_of::<pg_sys::FmgrInfo>());
+            pg_sys::fmgr_info_cxt(function, found.cast(), place.fn_mcxt);
+            place.fn_extra = found;
+        }
+        let function = place.fn_extra.cast::<pg_sys::FmgrInfo>();
+        let room = size_of::<pg_sys::FunctionCallInfoBaseData>()
+            + ARGUMENTS.len() * size_of::<pg_sys::NullableDatum>();
+        let inner = pg_sys::palloc0(room).cast::<pg_sys::FunctionCallInfoBaseData>();
+        (*inner).flinfo = function;
+        (*inner).fncollation = (*call).fncollation;
+        (*inner).nargs = ARGUMENTS.len() as i16;
+        let (from, to) = ((*call).args.as_ptr(), (*inner).args.as_mut_ptr());
+        std::ptr::copy_nonoverlapping(from, to, ARGUMENTS.len());
+        let run = (*function).fn_addr?;
+        let id = pg_guard_ffi_boundary(|| run(inner));
+        pgrx::Uuid::from_datum(id, (*inner).isnull)
     }
 }
 
@@ -117,7 +194,7 @@ fn plain_targets(matcher: &Matcher, new: &New<'_>) -> Option<Vec<(i64, i64)>> {
     (is_plain && !raised).then_some(targets)
 }
 
-fn insert_deliveries(targets: &[(i64, i64)], new: &New<'_>, event: [u8; 16]) {
+fn write_deliveries(targets: &[(i64, i64)], new: &New<'_>, event: [u8; 16]) {
     if targets.is_empty() {
         return;
     }
@@ -249,26 +326,13 @@ unsafe fn is_true(expression: *mut pg_sys::Expr) -> bool {
 }
 
 /// # Safety
-/// The relation is open for writing, and closed by this.
+/// The relation is open for writing, of this layout, and closed by this.
 #[allow(unsafe_code)]
-unsafe fn insert_event(relation: pg_sys::Relation, new: &New<'_>, id: &[u8; 16]) {
+unsafe fn write_row(relation: pg_sys::Relation, layout: &Layout<9>, new: &New<'_>, id: &[u8; 16]) {
     // SAFETY: the caller's. The values are of their columns' types; those passed by reference are the caller's, this
     // frame's, or in the row's memory.
     unsafe {
-        let mut table = Table::of(
-            relation,
-            [
-                c"id",
-                c"type",
-                c"project",
-                c"payload",
-                c"dedup_key",
-                c"occurred_at",
-                c"emitted_by",
-                c"created_at",
-                c"traceparent",
-            ],
-        );
+        let mut table = Table::of(relation, layout);
         table.insert(|| {
             [
                 Some(pg_sys::Datum::from(id.as_ptr())),
@@ -284,4 +348,14 @@ unsafe fn insert_event(relation: pg_sys::Relation, new: &New<'_>, id: &[u8; 16])
         });
         table.close();
     }
+}
+
+/// Where the table's columns are; none where something is on the table that the extension did not put there.
+///
+/// # Safety
+/// The relation is open.
+#[allow(unsafe_code)]
+unsafe fn layout(relation: pg_sys::Relation) -> Option<Layout<9>> {
+    // SAFETY: the caller's.
+    unsafe { is_as_installed(relation).then(|| Layout::of(relation, COLUMNS)) }
 }

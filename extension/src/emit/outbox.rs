@@ -1,13 +1,39 @@
 //! Writing the outbox. The table's CHECKs hold by what is written, and its one trigger is for rows of other
 //! transactions.
 
+use std::ffi::CStr;
+
 use pgrx::prelude::*;
 
-use super::table::Table;
-use crate::relcache;
+use super::table::{Layout, Table};
+use crate::relcache::{self, Learnt};
 
 /// Shards of the outbox.
 const SHARDS: i64 = 64;
+
+/// What is written, in the order in which it is.
+const COLUMNS: [&CStr; 16] = [
+    c"id",
+    c"event_id",
+    c"event_type",
+    c"project",
+    c"subscription_id",
+    c"channel_id",
+    c"shard",
+    c"cooldown_task",
+    c"due_at",
+    c"created_at",
+    c"xid",
+    c"attempts",
+    c"replayed",
+    c"held_back",
+    c"held_for",
+    c"last_error",
+];
+
+thread_local! {
+    static LAYOUT: Learnt<Layout<16>> = const { Learnt::nothing() };
+}
 
 /// One delivery to be.
 pub struct Delivery<'a> {
@@ -35,27 +61,8 @@ impl Outbox {
         // SAFETY: inside a transaction, and in a memory context that outlives the call that emits.
         unsafe {
             let relation = pg_sys::table_open(relcache::oid(c"outbox"), pg_sys::RowExclusiveLock as _);
-            Self(Table::of(
-                relation,
-                [
-                    c"id",
-                    c"event_id",
-                    c"event_type",
-                    c"project",
-                    c"subscription_id",
-                    c"channel_id",
-                    c"shard",
-                    c"cooldown_task",
-                    c"due_at",
-                    c"created_at",
-                    c"xid",
-                    c"attempts",
-                    c"replayed",
-                    c"held_back",
-                    c"held_for",
-                    c"last_error",
-                ],
-            ))
+            let layout = LAYOUT.with(|known| known.of((*relation).rd_id, || Layout::of(relation, COLUMNS)));
+            Self(Table::of(relation, &layout))
         }
     }
 
