@@ -6,8 +6,6 @@ use std::collections::BinaryHeap;
 
 /// Deliveries a worker settles in one transaction at most, and outcomes that may wait meanwhile.
 const BATCH: usize = 500;
-/// What of a worker's deliveries in flight is left to channels that do not answer at once, as a part of it.
-const RESERVE: usize = 16;
 
 /// What one delivery costs, in seconds.
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +43,7 @@ impl Fleet {
 
     /// Deliveries in flight of a worker while its channels answer at once.
     fn usable(self) -> usize {
-        self.in_flight - self.in_flight / RESERVE
+        self.in_flight - (self.in_flight / 32).max(4).min(self.in_flight / 16)
     }
 
     /// Deliveries a second of so many, from the first arrival to the last.

@@ -111,7 +111,9 @@ impl Engine {
     }
 
     fn settle(&mut self, now: Instant) -> Option<Job> {
-        let outcomes = self.outcomes.next(self.session.locked, now)?;
+        // A shard that is worked with care sends nothing until what it sent is settled.
+        let urgent = !self.schedule.careful().is_empty() || self.session.draining.is_some();
+        let outcomes = self.outcomes.next(self.session.locked, now, urgent)?;
         let written = std::mem::take(&mut self.written);
         Some(Job::Settle { outcomes, log: Arc::clone(&self.log), written })
     }

@@ -381,7 +381,7 @@ impl Engine {
         let reading = draining.is_none() && !self.schedule.owned().is_empty();
         let poll = self.session.read_at.filter(|_| reading).map(|at| at + self.shared.poll_interval);
         let alarm = self.schedule.next_alarm().map(|at| self.clock.instant(at));
-        [poll, alarm, self.waiting.wake_at(), self.outcomes.wake_at(), draining]
+        [poll, alarm, self.waiting.wake_at(), self.outcomes.wake_at(now), draining]
             .into_iter()
             .flatten()
             .fold(beat, Instant::min)

@@ -11,6 +11,11 @@ use crate::settle::{BATCH, Outcome};
 /// Outcomes that may wait while a batch is being written; beyond it nothing more is sent until it is.
 /// What was sent and is not written is sent again after a crash, so this bounds the repetitions.
 const FULL: usize = BATCH;
+/// Between the begin of one batch and the next, unless many wait: what comes meanwhile is written with them, in one
+/// transaction. A delivery that comes alone is written at once.
+const PACE: Duration = Duration::from_millis(5);
+/// So many are worth a transaction whenever they wait.
+const MANY: usize = BATCH / 2;
 /// How long to leave the database alone after it refused a batch for no fault of the batch.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long to leave alone an outcome that cannot be written.
@@ -28,6 +33,8 @@ pub struct Outcomes {
     /// What is being written: it comes back even if the writing never ends.
     writing: Option<Arc<Vec<Outcome>>>,
     not_before: Option<Instant>,
+    /// When the last batch began.
+    begun: Option<Instant>,
 }
 
 impl Outcomes {
@@ -46,21 +53,26 @@ impl Outcomes {
         self.waiting.is_empty() && self.suspects.is_empty() && self.writing.is_none()
     }
 
-    /// When [`Self::next`] may have something that it has not now.
-    pub fn wake_at(&self) -> Option<Instant> {
+    /// When [`Self::next`] may have something that it has not `now`.
+    pub fn wake_at(&self, now: Instant) -> Option<Instant> {
         let paused = self.not_before.filter(|_| !self.is_empty());
-        self.quarantined.iter().map(|(at, _)| *at).chain(paused).min()
+        let paced = self.begun.map(|at| at + PACE).filter(|at| *at > now && !self.waiting.is_empty());
+        self.quarantined.iter().map(|(at, _)| *at).chain(paused).chain(paced).min()
     }
 
     /// The next batch to write: outcomes of `locked` shards only, for others are not this session's
-    /// to settle.
-    pub fn next(&mut self, locked: Shards, now: Instant) -> Option<Arc<Vec<Outcome>>> {
+    /// to settle. Where it is `urgent`, somebody waits for it.
+    pub fn next(&mut self, locked: Shards, now: Instant, urgent: bool) -> Option<Arc<Vec<Outcome>>> {
         if self.writing.is_some() || self.not_before.is_some_and(|at| now < at) {
             return None;
         }
         self.not_before = None;
         for (_, outcome) in self.quarantined.extract_if(.., |(at, _)| *at <= now) {
             self.suspects.push_back(vec![outcome]);
+        }
+        let many = self.waiting.len() >= MANY || !self.suspects.is_empty();
+        if !urgent && !many && self.begun.is_some_and(|at| now < at + PACE) {
+            return None;
         }
         let mine = |outcome: &Outcome| locked.contains(outcome.ticket.shard());
         let batch = if let Some(at) = self.suspects.iter().position(|batch| batch.iter().all(mine)) {
@@ -83,6 +95,7 @@ impl Outcomes {
         }
         let batch = Arc::new(batch);
         self.writing = Some(Arc::clone(&batch));
+        self.begun = Some(now);
         Some(batch)
     }
 
@@ -195,7 +208,7 @@ mod tests {
     /// What a database does that refuses every batch with `bad` in it, until nothing is left to write.
     fn write_all(outcomes: &mut Outcomes, bad: u128, now: Instant) -> Vec<u128> {
         let mut written = Vec::new();
-        while let Some(batch) = outcomes.next(Shards::all(), now) {
+        while let Some(batch) = outcomes.next(Shards::all(), now, true) {
             let refused = batch.iter().any(|one| one.ticket.id.as_u128() == bad);
             drop(batch);
             if refused {
@@ -213,7 +226,7 @@ mod tests {
         let (mut outcomes, now) = (queue(1_200), Instant::now());
         let expected: Vec<u128> = (1..=1_200).filter(|id| *id != 777).collect();
         assert_eq!(write_all(&mut outcomes, 777, now), expected);
-        assert_eq!(outcomes.wake_at(), Some(now + QUARANTINE));
+        assert_eq!(outcomes.wake_at(now), Some(now + QUARANTINE));
         assert_eq!(write_all(&mut outcomes, 0, now + QUARANTINE), [777]);
     }
 
@@ -224,35 +237,56 @@ mod tests {
         assert_eq!(write_all(&mut outcomes, 1, now), [2]);
         assert!(outcomes.forget_quarantined([2].into_iter().collect()).is_empty());
         assert_eq!(ids(&outcomes.forget_quarantined([1].into_iter().collect())), [1]);
-        assert_eq!(outcomes.wake_at(), None);
+        assert_eq!(outcomes.wake_at(now), None);
     }
 
     #[test]
     fn one_whose_text_is_to_blame_is_written_without() {
         let (mut outcomes, now) = (queue(1), Instant::now());
-        drop(outcomes.next(Shards::all(), now));
+        drop(outcomes.next(Shards::all(), now, true));
         outcomes.refused(&"no", true, now);
-        let batch = outcomes.next(Shards::all(), now).unwrap();
+        let batch = outcomes.next(Shards::all(), now, true).unwrap();
         assert_eq!((ids(&batch), batch[0].error()), (vec![1], None));
     }
 
     #[test]
     fn a_database_that_is_in_trouble_is_left_alone_for_a_while() {
         let (mut outcomes, now) = (queue(3), Instant::now());
-        drop(outcomes.next(Shards::all(), now));
+        drop(outcomes.next(Shards::all(), now, true));
         outcomes.refused(&"disk full", false, now);
-        assert!(outcomes.next(Shards::all(), now).is_none());
-        assert_eq!(outcomes.wake_at(), Some(now + PAUSE));
-        assert_eq!(ids(&outcomes.next(Shards::all(), now + PAUSE).unwrap()), [1, 2, 3]);
+        assert!(outcomes.next(Shards::all(), now, true).is_none());
+        assert_eq!(outcomes.wake_at(now), Some(now + PAUSE));
+        assert_eq!(ids(&outcomes.next(Shards::all(), now + PAUSE, true).unwrap()), [1, 2, 3]);
     }
 
     #[test]
     fn what_was_being_written_outlives_the_session() {
         let (mut outcomes, now) = (queue(3), Instant::now());
-        drop(outcomes.next(Shards::all(), now));
-        assert!(outcomes.next(Shards::all(), now).is_none(), "one batch at a time");
+        drop(outcomes.next(Shards::all(), now, true));
+        assert!(outcomes.next(Shards::all(), now, true).is_none(), "one batch at a time");
         outcomes.session_lost();
-        assert_eq!(ids(&outcomes.next(Shards::all(), now).unwrap()), [1, 2, 3]);
+        assert_eq!(ids(&outcomes.next(Shards::all(), now, true).unwrap()), [1, 2, 3]);
+    }
+
+    #[test]
+    fn few_wait_for_more_but_not_for_long() {
+        let (mut outcomes, now) = (queue(1), Instant::now());
+        let next = |outcomes: &mut Outcomes, at, urgent| {
+            let batch = outcomes.next(Shards::all(), at, urgent).map(|batch| ids(&batch));
+            outcomes.written();
+            batch
+        };
+        assert_eq!(next(&mut outcomes, now, false), Some(vec![1]), "one that comes alone is written at once");
+        outcomes.push(outcome(2, 1));
+        outcomes.push(outcome(3, 1));
+        assert_eq!(next(&mut outcomes, now, false), None);
+        assert_eq!(outcomes.wake_at(now), Some(now + PACE));
+        assert_eq!(next(&mut outcomes, now + PACE, false), Some(vec![2, 3]));
+        outcomes.push(outcome(4, 1));
+        assert_eq!(next(&mut outcomes, now + PACE, true), Some(vec![4]), "somebody waits for it");
+        (0..250).for_each(|id| outcomes.push(outcome(id, 1)));
+        assert_eq!(next(&mut outcomes, now + PACE, false).map(|batch| batch.len()), Some(250));
+        assert_eq!(outcomes.wake_at(now + PACE), None);
     }
 
     #[test]
@@ -260,9 +294,9 @@ mod tests {
         let (mut outcomes, now) = (Outcomes::default(), Instant::now());
         (1..=4).for_each(|id| outcomes.push(outcome(id, i64::try_from(id).unwrap() % 2)));
         let odd: Shards = [1].into_iter().collect();
-        assert_eq!(ids(&outcomes.next(odd, now).unwrap()), [1, 3]);
+        assert_eq!(ids(&outcomes.next(odd, now, true).unwrap()), [1, 3]);
         outcomes.written();
-        assert!(outcomes.next(odd, now).is_none());
+        assert!(outcomes.next(odd, now, true).is_none());
         assert_eq!(ids(&outcomes.forget_others(odd)), [2, 4]);
         assert!(outcomes.is_empty());
     }
