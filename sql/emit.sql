@@ -8,9 +8,16 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, klaxon, pg_te
 $$;
 COMMENT ON FUNCTION klaxon.known_event(text, text, text) IS 'The id of the event with this type, project and dedup_key';
 
--- What klaxon.notify_event() does where an event cannot be written without a statement; see
--- extension/src/emit/direct.rs. VOLATILE and with the caller's rights: it is an INSERT, and who may insert may emit.
--- Every name is qualified instead of a search_path being set, which would cost every call some microseconds.
+-- In extension/src/emit/notify.rs. Its cost has whatever else a WHERE asks asked first.
+CREATE FUNCTION klaxon.notify_event(
+    type text, payload jsonb DEFAULT '{}', project text DEFAULT NULL,
+    dedup_key text DEFAULT NULL, occurred_at timestamptz DEFAULT now()
+) RETURNS uuid
+LANGUAGE c VOLATILE COST 100 AS 'MODULE_PATHNAME', 'klaxon_notify_event';
+
+-- What klaxon.notify_event() does where an event cannot be written without a statement. VOLATILE and with the caller's
+-- rights: it is an INSERT, and who may insert may emit. Every name is qualified instead of a search_path being set, which
+-- would cost every call some microseconds.
 CREATE FUNCTION klaxon.insert_event(type text, payload jsonb, project text, dedup_key text, occurred_at timestamptz) RETURNS uuid
 LANGUAGE plpgsql AS $$
 DECLARE

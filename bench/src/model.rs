@@ -43,7 +43,7 @@ impl Fleet {
 
     /// Deliveries in flight of a worker while its channels answer at once.
     fn usable(self) -> usize {
-        self.in_flight - (self.in_flight / 32).max(4).min(self.in_flight / 16)
+        self.in_flight - (self.in_flight / 32).max((self.in_flight / 4).min(4))
     }
 
     /// Deliveries a second of so many, from the first arrival to the last.

@@ -15,7 +15,8 @@ use crate::setting::MAX_PAYLOAD_BYTES;
 use crate::transition::{self, Event};
 use crate::wakeup::{self, Signal};
 
-pub mod direct;
+mod direct;
+mod notify;
 mod outbox;
 mod table;
 pub mod write;

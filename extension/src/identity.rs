@@ -13,6 +13,9 @@ pub fn version() -> &'static str {
 }
 
 /// A UUID version 7 (RFC 9562 section 5.7): ordered by time, also within one millisecond.
+///
+/// What is random of it comes from a generator that is seeded by the kernel when it is first used in a process. Nothing
+/// may use it before the postmaster forks its sessions, such as `_PG_init`: they would all draw the same.
 #[pg_extern(volatile, parallel_safe)]
 pub fn uuid_v7() -> pgrx::Uuid {
     pgrx::Uuid::from_bytes(*uuid::Uuid::now_v7().as_bytes())

@@ -83,49 +83,6 @@ unsafe impl SqlTranslatable for JsonbText {
     const RETURN_SQL: Result<ReturnsRef, ReturnsError> = Ok(ReturnsRef::One(SqlMappingRef::literal("jsonb")));
 }
 
-/// A jsonb argument as it came, perhaps compressed or stored out of line.
-#[derive(Clone, Copy)]
-pub struct JsonbDatum(pub pg_sys::Datum);
-
-impl FromDatum for JsonbDatum {
-    #[allow(unsafe_code)]
-    unsafe fn from_polymorphic_datum(
-        datum: pg_sys::Datum,
-        is_null: bool,
-        _type: pg_sys::Oid,
-    ) -> Option<Self> {
-        (!is_null).then_some(Self(datum))
-    }
-}
-
-impl IntoDatum for JsonbDatum {
-    fn into_datum(self) -> Option<pg_sys::Datum> {
-        Some(self.0)
-    }
-
-    fn type_oid() -> pg_sys::Oid {
-        pg_sys::JSONBOID
-    }
-}
-
-// SAFETY: Postgres calls a function declared with jsonb with a jsonb.
-#[allow(unsafe_code)]
-unsafe impl<'fcx> pgrx::callconv::ArgAbi<'fcx> for JsonbDatum {
-    unsafe fn unbox_arg_unchecked(argument: pgrx::callconv::Arg<'_, 'fcx>) -> Self {
-        // SAFETY: as the caller promises.
-        unsafe { argument.unbox_arg_using_from_datum().expect("an argument that is not null") }
-    }
-}
-
-// SAFETY: it says jsonb, which is what it holds.
-#[allow(unsafe_code)]
-unsafe impl SqlTranslatable for JsonbDatum {
-    const TYPE_IDENT: &'static str = pgrx::pgrx_resolved_type!(JsonbDatum);
-    const TYPE_ORIGIN: TypeOrigin = TypeOrigin::External;
-    const ARGUMENT_SQL: Result<SqlMappingRef, ArgumentError> = Ok(SqlMappingRef::literal("jsonb"));
-    const RETURN_SQL: Result<ReturnsRef, ReturnsError> = Ok(ReturnsRef::One(SqlMappingRef::literal("jsonb")));
-}
-
 /// A payload, detoasted.
 pub struct JsonbPayload {
     root: *mut pg_sys::JsonbContainer,

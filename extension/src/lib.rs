@@ -101,11 +101,7 @@ extension_sql_file!(
         subscription::check_subscription
     ]
 );
-extension_sql_file!(
-    "../../sql/emit.sql",
-    name = "emit",
-    requires = ["trigger", channel::check_public_key, emit::direct::notify_event]
-);
+extension_sql_file!("../../sql/emit.sql", name = "emit", requires = ["trigger", channel::check_public_key]);
 extension_sql_file!("../../sql/membership.sql", name = "membership", requires = ["emit"]);
 extension_sql_file!("../../sql/scope.sql", name = "scope", requires = ["membership"]);
 extension_sql_file!("../../sql/cooldown.sql", name = "cooldown", requires = ["scope"]);

@@ -252,3 +252,37 @@ async fn an_inbox_is_written_with_the_event_and_hinted_at() {
     }
     assert_eq!(count, 1, "one hint a transaction, and none for the one that rolled back");
 }
+
+/// One place in a query, which writes some of its events itself and has a statement do the others.
+#[tokio::test]
+async fn a_query_emits_some_by_a_statement_and_some_without() {
+    let database = Database::new();
+    let client = database.connect().await;
+    client.batch_execute(LISTENER).await.unwrap();
+    let emit =
+        "SELECT count(DISTINCT klaxon.notify_event('run.failed', CASE WHEN n % 3 > 0 THEN '{}'::jsonb END,
+                    dedup_key => CASE WHEN n % 2 = 0 THEN (n % 100)::text END,
+                    occurred_at => CASE WHEN n % 5 > 0 THEN now() END))
+                FROM generate_series(1, 1000) AS n";
+    // The even ones are 50 events, told of ten times.
+    for _ in 0..2 {
+        assert_eq!(client.query_one(emit, &[]).await.unwrap().get::<_, i64>(0), 550);
+    }
+    assert_eq!(counts(&client).await, (1_050, 1_050));
+}
+
+/// What a session knew was of a table, and of functions, that are no more.
+#[tokio::test]
+async fn a_session_goes_on_where_the_extension_is_made_again() {
+    let database = Database::new();
+    let client = database.connect().await;
+    for _ in 0..2 {
+        client.batch_execute(LISTENER).await.unwrap();
+        for key in ["NULL", "NULL", "'a'", "'b'"] {
+            let emit = format!("SELECT klaxon.notify_event('run.failed', dedup_key => {key})");
+            client.batch_execute(&emit).await.unwrap();
+        }
+        assert_eq!(counts(&client).await, (4, 4));
+        client.batch_execute("DROP EXTENSION pg_klaxon CASCADE; CREATE EXTENSION pg_klaxon").await.unwrap();
+    }
+}

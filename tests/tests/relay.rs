@@ -1,5 +1,7 @@
 //! Wake-ups through the background worker: a server that has the library preloaded.
 
+use std::collections::HashSet;
+
 use klaxon_tests::cluster::Cluster;
 use klaxon_tests::database::Database;
 use klaxon_tests::limit::within;
@@ -172,4 +174,19 @@ async fn what_is_prepared_is_delivered_once_that_is_committed() {
         until(&scene.client, "NOT EXISTS (SELECT FROM klaxon.outbox)").await;
     }
     assert_eq!(scene.receiver.requests().len(), arrived);
+}
+
+/// The server forks each session, with the library and whatever it had begun to draw at random already in it.
+#[tokio::test]
+async fn sessions_draw_ids_that_are_their_own() {
+    let cluster = preloaded();
+    let database = relayed(&cluster).await;
+    let mut ids = HashSet::new();
+    for _ in 0..20 {
+        let client = database.connect().await;
+        let sql = "SELECT substr(klaxon.uuid_v7()::text, 25) FROM generate_series(1, 20)";
+        for row in client.query(sql, &[]).await.unwrap() {
+            assert!(ids.insert(row.get::<_, String>(0)), "an id whose random part another session had");
+        }
+    }
 }

@@ -7,17 +7,14 @@
 //! statement do it, or says what is wrong.
 
 use std::ffi::CStr;
-use std::mem::size_of;
 
 use pgrx::PgRelation;
-use pgrx::datum::TimestampWithTimeZone;
-use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 use pgrx::prelude::*;
 
 use super::outbox::{Delivery, Outbox};
 use super::table::{Layout, Table};
 use crate::identity;
-use crate::jsonb::{JsonbDatum, JsonbPayload};
+use crate::jsonb::JsonbPayload;
 use crate::matcher::{self, Candidate, Matcher};
 use crate::relcache::{self, Learnt};
 use crate::setting::MAX_PAYLOAD_BYTES;
@@ -25,12 +22,13 @@ use crate::trace;
 use crate::wakeup::{self, Signal};
 
 /// What an emitter says of an event.
-struct New<'a> {
-    kind: &'a str,
-    payload: JsonbDatum,
-    project: Option<&'a str>,
+pub struct New<'a> {
+    pub kind: &'a str,
+    /// A jsonb as it came, perhaps compressed or stored out of line.
+    pub payload: pg_sys::Datum,
+    pub project: Option<&'a str>,
     /// Microseconds since 2000-01-01.
-    occurred_at: i64,
+    pub occurred_at: i64,
 }
 
 /// Bytes of a project's name that are no more characters than it may have.
@@ -61,40 +59,9 @@ thread_local! {
     static EVENT: Learnt<Option<Layout<9>>> = const { Learnt::nothing() };
 }
 
-/// Emits an event, with the caller's rights.
-// Written out: pgrx would call the argument `r#type`.
-#[pg_extern(sql = r#"
-CREATE FUNCTION klaxon.notify_event(
-    type text, payload jsonb DEFAULT '{}', project text DEFAULT NULL,
-    dedup_key text DEFAULT NULL, occurred_at timestamptz DEFAULT now()
-) RETURNS uuid
-VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
-"#)]
-#[allow(unsafe_code)]
-pub fn notify_event(
-    kind: Option<&str>,
-    payload: Option<JsonbDatum>,
-    project: Option<&str>,
-    dedup_key: Option<&str>,
-    occurred_at: Option<TimestampWithTimeZone>,
-    call: pg_sys::FunctionCallInfo,
-) -> Option<pgrx::Uuid> {
-    let new = match (kind, payload, occurred_at) {
-        (Some(kind), Some(payload), Some(at)) if dedup_key.is_none() => {
-            Some(New { kind, payload, project, occurred_at: at.into() })
-        }
-        _ => None,
-    };
-    match new.and_then(|new| write_event(&new)) {
-        Some(id) => Some(id),
-        // SAFETY: the call of this function.
-        None => unsafe { insert_event(call) },
-    }
-}
-
 /// Writes an event; its id, or none where a statement is to do it.
 #[allow(unsafe_code)]
-fn write_event(new: &New<'_>) -> Option<pgrx::Uuid> {
+pub fn write(new: &New<'_>) -> Option<[u8; 16]> {
     if !is_in_order(new) {
         return None;
     }
@@ -116,45 +83,7 @@ fn write_event(new: &New<'_>) -> Option<pgrx::Uuid> {
         write_deliveries(&targets, new, id);
         // As after a statement: whatever this transaction does next sees the rows.
         pg_sys::CommandCounterIncrement();
-        Some(pgrx::Uuid::from_bytes(id))
-    }
-}
-
-/// Has `klaxon.insert_event` do what this function was called for. Looked up once of a call's place in a query, as
-/// Postgres does with what is called there.
-///
-/// # Safety
-/// The call of a function with the same arguments.
-#[allow(unsafe_code)]
-unsafe fn insert_event(call: pg_sys::FunctionCallInfo) -> Option<pgrx::Uuid> {
-    const ARGUMENTS: [pg_sys::Oid; 5] =
-        [pg_sys::TEXTOID, pg_sys::JSONBOID, pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::TIMESTAMPTZOID];
-    // SAFETY: the caller's. What is remembered lives as long as what it is remembered in; the inner call has room for
-    // its arguments, which are those of the outer one.
-    unsafe {
-        let place = &mut *(*call).flinfo;
-        if place.fn_extra.is_null() {
-            let mut name = pgrx::PgList::<pg_sys::Node>::new();
-            for part in [c"klaxon", c"insert_event"] {
-                name.push(pg_sys::makeString(part.as_ptr().cast_mut()).cast());
-            }
-            let function = pg_sys::LookupFuncName(name.as_ptr(), 5, ARGUMENTS.as_ptr(), false);
-            let found = pg_sys::MemoryContextAllocZero(place.fn_mcxt, size_of::<pg_sys::FmgrInfo>());
-            pg_sys::fmgr_info_cxt(function, found.cast(), place.fn_mcxt);
-            place.fn_extra = found;
-        }
-        let function = place.fn_extra.cast::<pg_sys::FmgrInfo>();
-        let room = size_of::<pg_sys::FunctionCallInfoBaseData>()
-            + ARGUMENTS.len() * size_of::<pg_sys::NullableDatum>();
-        let inner = pg_sys::palloc0(room).cast::<pg_sys::FunctionCallInfoBaseData>();
-        (*inner).flinfo = function;
-        (*inner).fncollation = (*call).fncollation;
-        (*inner).nargs = ARGUMENTS.len() as i16;
-        let (from, to) = ((*call).args.as_ptr(), (*inner).args.as_mut_ptr());
-        std::ptr::copy_nonoverlapping(from, to, ARGUMENTS.len());
-        let run = (*function).fn_addr?;
-        let id = pg_guard_ffi_boundary(|| run(inner));
-        pgrx::Uuid::from_datum(id, (*inner).isnull)
+        Some(id)
     }
 }
 
@@ -166,7 +95,7 @@ fn is_in_order(new: &New<'_>) -> bool {
         new.project.is_none_or(|project| (1..=PROJECT).contains(&project.len()))
             && new.occurred_at != i64::MIN
             && new.occurred_at != i64::MAX
-            && pg_sys::toast_raw_datum_size(new.payload.0) <= limit
+            && pg_sys::toast_raw_datum_size(new.payload) <= limit
             && !pg_sys::XactReadOnly
             && pg_sys::SessionReplicationRole != pg_sys::SESSION_REPLICATION_ROLE_REPLICA as i32
     }
@@ -180,7 +109,7 @@ fn plain_targets(matcher: &Matcher, new: &New<'_>) -> Option<Vec<(i64, i64)>> {
         return Some(targets);
     }
     // SAFETY: the clock, and a jsonb that is not null. What is detoasted is used in this function only.
-    let (now, payload) = unsafe { (pg_sys::GetCurrentTimestamp(), JsonbPayload::new(new.payload.0)) };
+    let (now, payload) = unsafe { (pg_sys::GetCurrentTimestamp(), JsonbPayload::new(new.payload)) };
     let mut raised = false;
     matcher.matches(
         &Candidate { kind: new.kind, now },
@@ -208,7 +137,7 @@ fn write_deliveries(targets: &[(i64, i64)], new: &New<'_>, event: [u8; 16]) {
 }
 
 /// Whether nothing is on the table but what the extension put there, and all of that. A constraint that is checked when
-/// the statement or the transaction ends has a trigger; what indexes check at once they check here too.
+/// the statement or the transaction ends has a trigger.
 ///
 /// # Safety
 /// The relation is open.
@@ -238,6 +167,26 @@ unsafe fn is_as_installed(relation: pg_sys::Relation) -> bool {
                 .all(|check| CHECKS.contains(&CStr::from_ptr(check.ccname)))
             && triggers.iter().filter(on_insert).count() == TRIGGERS.len()
             && triggers.iter().filter(on_insert).all(ours)
+            && !has_others_constraint(relation)
+    }
+}
+
+/// Whether an index other than the primary key may refuse a row: what it says then would not go past this library whole.
+///
+/// # Safety
+/// The relation is open.
+#[allow(unsafe_code)]
+unsafe fn has_others_constraint(relation: pg_sys::Relation) -> bool {
+    // SAFETY: the caller's; the list is of the relation's indexes, which exist while it is locked.
+    unsafe {
+        let Some(list) = pg_sys::RelationGetIndexList(relation).as_ref() else { return false };
+        std::slice::from_raw_parts(list.elements, list.length as usize).iter().any(|cell| {
+            let index = pg_sys::index_open(cell.oid_value, pg_sys::AccessShareLock as _);
+            let form = &*(*index).rd_index;
+            let refuses = (form.indisunique || form.indisexclusion) && !form.indisprimary;
+            pg_sys::index_close(index, pg_sys::NoLock as _);
+            refuses
+        })
     }
 }
 
@@ -338,7 +287,7 @@ unsafe fn write_row(relation: pg_sys::Relation, layout: &Layout<9>, new: &New<'_
                 Some(pg_sys::Datum::from(id.as_ptr())),
                 new.kind.into_datum(),
                 new.project.into_datum(),
-                Some(new.payload.0),
+                Some(new.payload),
                 None,
                 new.occurred_at.into_datum(),
                 identity::principal().into_datum(),

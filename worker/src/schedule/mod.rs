@@ -61,9 +61,9 @@ impl Limits {
     }
 
     /// What of the deliveries in flight is left to channels that do not answer at once: of many a 32nd, of few
-    /// a 16th.
+    /// four, of very few a quarter.
     fn reserve(self) -> usize {
-        (self.in_flight / 32).max(4).min(self.in_flight / 16)
+        (self.in_flight / 32).max((self.in_flight / 4).min(4))
     }
 }
 

@@ -132,6 +132,30 @@ fn channels_that_answer_at_once_get_all_but_a_reserve_until_they_hang() {
 }
 
 #[test]
+fn few_in_flight_have_a_reserve_too() {
+    let alone = |in_flight| {
+        let mut schedule =
+            Schedule::new(Limits { per_channel: in_flight, in_flight, rows: 4096, bytes: 1 << 30 });
+        schedule.own(Shards::all());
+        for id in 0..1_000 {
+            schedule.offer(Fetched::Whole(Box::new(row(id, 1, 0))), at(1));
+        }
+        let mut flying = Vec::new();
+        for _ in 0..2 {
+            for ticket in std::mem::take(&mut flying) {
+                schedule.finished(&ticket, Some(Health::Answers), at(1));
+            }
+            while let Some(row) = schedule.next(at(1), in_flight - flying.len()) {
+                flying.push(row.ticket());
+            }
+        }
+        flying.len()
+    };
+    let sizes = [1, 2, 4, 8, 15, 16, 32, 64, 128, 256, 512];
+    assert_eq!(sizes.map(alone), [1, 2, 3, 6, 12, 12, 28, 60, 124, 248, 496]);
+}
+
+#[test]
 fn one_channel_gets_most_of_the_memory() {
     let mut schedule = schedule(16, 4096);
     schedule.mark(7, at(0), at(1));
