@@ -28,15 +28,7 @@ pub async fn measure(plan: Plan, report: &mut Report) -> anyhow::Result<()> {
         at_full.push(first(&full).await?);
     }
     let (at_rest, worker) = (empty.worker(&[]).await, full.worker(&[]).await);
-    let (mut alone, mut beside) = (Vec::new(), Vec::new());
-    // The first round opens connections and is not counted.
-    for round in 0..=plan.pick(2, 5) {
-        let times = (drain(&empty, BURST).await?, drain(&full, BURST).await?);
-        if round > 0 {
-            alone.push(times.0);
-            beside.push(times.1);
-        }
-    }
+    let (alone, beside) = in_turns(plan, &empty, &full).await?;
     let left: i64 = full
         .client
         .query_one(
@@ -120,6 +112,24 @@ async fn first(stage: &Stage<'_>) -> anyhow::Result<f64> {
     worker.signal("TERM");
     worker.wait().await;
     Ok(seconds)
+}
+
+/// Seconds that a burst takes at each of two, in turns.
+pub async fn in_turns(
+    plan: Plan,
+    one: &Stage<'_>,
+    other: &Stage<'_>,
+) -> anyhow::Result<(Vec<f64>, Vec<f64>)> {
+    let mut times = (Vec::new(), Vec::new());
+    // The first round opens connections and is not counted.
+    for round in 0..=plan.pick(2, 5) {
+        let (at_one, at_other) = (drain(one, BURST).await?, drain(other, BURST).await?);
+        if round > 0 {
+            times.0.push(at_one);
+            times.1.push(at_other);
+        }
+    }
+    Ok(times)
 }
 
 /// Seconds from a commit of many deliveries to the arrival of the last.

@@ -56,8 +56,13 @@ impl Outcomes {
     /// When [`Self::next`] may have something that it has not `now`.
     pub fn wake_at(&self, now: Instant) -> Option<Instant> {
         let paused = self.not_before.filter(|_| !self.is_empty());
-        let paced = self.begun.map(|at| at + PACE).filter(|at| *at > now && !self.waiting.is_empty());
+        let paced = self.paced_until(now).filter(|_| !self.waiting.is_empty());
         self.quarantined.iter().map(|(at, _)| *at).chain(paused).chain(paced).min()
+    }
+
+    /// Until when few wait for more, if they still do `now`.
+    fn paced_until(&self, now: Instant) -> Option<Instant> {
+        self.begun.map(|at| at + PACE).filter(|at| *at > now)
     }
 
     /// The next batch to write: outcomes of `locked` shards only, for others are not this session's
@@ -71,7 +76,7 @@ impl Outcomes {
             self.suspects.push_back(vec![outcome]);
         }
         let many = self.waiting.len() >= MANY || !self.suspects.is_empty();
-        if !urgent && !many && self.begun.is_some_and(|at| now < at + PACE) {
+        if !urgent && !many && self.paced_until(now).is_some() {
             return None;
         }
         let mine = |outcome: &Outcome| locked.contains(outcome.ticket.shard());

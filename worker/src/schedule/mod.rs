@@ -13,6 +13,7 @@
 mod care;
 mod hold;
 mod lane;
+mod limits;
 mod memory;
 mod pending;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use uuid::Uuid;
 
 use self::lane::Lane;
 pub use self::lane::{Ask, Hold, PROMPT};
+pub use self::limits::Limits;
 pub use self::pending::{Fetched, Happening, INTERRUPTED, Pending, Place, SHARDS, Shards, Ticket, shard_of};
 use crate::circuit::{Gate, Health};
 use crate::clock::DbTime;
@@ -32,40 +34,6 @@ use crate::clock::DbTime;
 const PAGE: usize = 1_000;
 /// Channels one read asks for at most.
 const ASKS: usize = 64;
-
-/// What the schedule may use.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Deliveries in flight of one channel.
-    pub per_channel: usize,
-    /// Deliveries in flight over all.
-    pub in_flight: usize,
-    /// Deliveries in memory.
-    pub rows: usize,
-    /// Bytes they take.
-    pub bytes: usize,
-}
-
-impl Limits {
-    /// 4096 deliveries in 16 MiB, and so many in flight of each channel and over all.
-    pub fn new(per_channel: usize, in_flight: usize) -> Self {
-        Self { per_channel, in_flight, rows: 4096, bytes: 16 << 20 }
-    }
-
-    /// Deliveries in flight of one channel while `free` more may be over all, whatever it does; and if it
-    /// answers at once.
-    fn share(self, free: usize) -> (usize, usize) {
-        let per_channel = self.per_channel.max(1);
-        let any = (free / 4).clamp(1, per_channel);
-        (any, if free > self.reserve() { per_channel } else { any })
-    }
-
-    /// What of the deliveries in flight is left to channels that do not answer at once: of many a 32nd, of few
-    /// four, of very few a quarter.
-    fn reserve(self) -> usize {
-        (self.in_flight / 32).max((self.in_flight / 4).min(4))
-    }
-}
 
 /// The schedule of one database.
 #[derive(Debug)]
